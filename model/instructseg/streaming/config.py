@@ -1,0 +1,75 @@
+"""Settings of the streaming engine, validated once where they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ..core import BadInput
+
+FRAME_POLICIES = ("latest", "every")
+TRACKERS = ("token",)
+
+# (field, lowest, highest) with units in the field's comment below; both ends allowed.
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("buffer_s", 0.0, 3600.0),
+    ("buffer_frames", 1, 4096),
+    ("ground_period", 0.01, 3600.0),
+    ("refresh_period", 0.0, 3600.0),
+    ("present_threshold", 0.0, 1.0),
+    ("reject_threshold", 0.0, 1.0),
+    ("lost_after", 0.0, 3600.0),
+    ("stale_after", 0.01, 3600.0),
+    ("max_targets", 1, 255),
+    ("max_instructions", 1, 255),
+    ("max_rate", 0.0, 1000.0),
+)
+_WHOLE = ("buffer_frames", "max_targets", "max_instructions")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """Raises BadInput with the field, the value and what is allowed."""
+
+    buffer_s: float = 3.0  # seconds of frames kept per camera ...
+    buffer_frames: int = 64  # ... and never more frames than this
+    ground_period: float = 0.5  # seconds between two groundings of an instruction with a target that is not live
+    ground_on_loss: bool = True  # ask again about targets that are LOST, NO_TARGET or UNCERTAIN
+    refresh_period: float = 0.0  # seconds after which even a PRESENT target is grounded anew; 0: never
+    present_threshold: float = 0.5  # mask score that makes a target PRESENT
+    reject_threshold: float = 0.5  # rejection score that makes it NO_TARGET
+    lost_after: float = 1.0  # seconds OCCLUDED before LOST
+    stale_after: float = 0.5  # seconds without a processed frame before STALE
+    max_targets: int = 8  # targets of one instruction on one camera
+    max_instructions: int = 8
+    max_rate: float = 0.0  # frames per second and camera taken from submit_frame; 0: all
+    frame_policy: str = "latest"  # latest: newest frame wins, older ones are dropped; every: wait for each
+    tracker: str = "token"
+    cameras: tuple[str, ...] = ()  # names accepted; empty: the first camera that sends a frame is the only one
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            _check_number(name, getattr(self, name), low, high, whole=name in _WHOLE)
+        if not isinstance(self.ground_on_loss, bool):
+            raise BadInput(f"EngineConfig.ground_on_loss must be True or False; got {self.ground_on_loss!r}")
+        _check_choice("frame_policy", self.frame_policy, FRAME_POLICIES)
+        _check_choice("tracker", self.tracker, TRACKERS)
+        _check_cameras(self.cameras)
+
+
+def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
+    kind = "a whole number" if whole else "a number"
+    right_type = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not right_type or not math.isfinite(value) or not low <= value <= high:
+        raise BadInput(f"EngineConfig.{name} must be {kind} in {low:g}..{high:g}; got {value!r}")
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadInput(f"EngineConfig.{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _check_cameras(cameras: object) -> None:
+    good = isinstance(cameras, tuple) and all(isinstance(name, str) and name for name in cameras)
+    if not good or len(set(cameras)) != len(cameras) or len(cameras) > 16:
+        raise BadInput(f"EngineConfig.cameras must be a tuple of at most 16 different, non-empty names; got {cameras!r}")

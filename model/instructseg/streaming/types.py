@@ -1,0 +1,59 @@
+"""What the streaming engine hands out: results, groundings, the state of the instructions; and why it refused a frame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..core import BadInput, Frame, Grounding, Instruction, State
+from ..tracking.types import RejectionEvent, TargetState
+
+__all__ = ["FrameRefused", "FrameResult", "GroundingResult", "InstructionStatus", "RejectionEvent", "TargetState"]
+
+
+class FrameRefused(BadInput):
+    """A frame that cannot be processed; ``cause`` is the name under which it is counted."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrameResult:
+    """Every target on one processed frame; the masks are masks of exactly this frame.
+
+    age_s: clock minus the frame's stamp just before publication. timings: seconds by step ("encode_s", "segment_s",
+    and "ground_s" when the frame was grounded inline).
+    """
+
+    frame: Frame
+    targets: tuple[TargetState, ...]
+    age_s: float
+    timings: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroundingResult:
+    """One reasoning result and the seconds it took. camera: whose frames it looked at."""
+
+    instruction: Instruction
+    grounding: Grounding
+    duration_s: float
+    camera: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructionStatus:
+    """What the engine is doing about one instruction, summed over its targets and cameras.
+
+    state: the best one any of its targets is in. since_ns: when that target entered it, in the time base of the frames.
+    instance_ids: those in use. active: False exactly once, in the report in which the instruction has ended; ``reason``
+    then says why.
+    """
+
+    instruction: Instruction
+    state: State
+    reason: str
+    since_ns: int
+    instance_ids: tuple[int, ...] = ()
+    active: bool = True

@@ -1,0 +1,1 @@
+"""Losses, data mixture and loops for training recipes."""

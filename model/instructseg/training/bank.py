@@ -1,0 +1,79 @@
+"""A bank of generated episodes on disk: written once by worker processes, read by every training stage as memory maps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..data.flat_scenes import sample_flat_episode
+from ..data.scene import Episode, SceneObject
+
+CLIP_TIMES = (-1.5, -1.0, -0.5, 0.0, 0.4, 1.2)  # seconds; the fourth is the key frame, the last two are the future
+KEY = 3
+
+
+def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int, width: int, height: int) -> None:
+    """Write ``episodes`` episodes of one source (``flat`` or ``tabletop``) as a shard; finished shards are left alone."""
+    if (path / "episodes.json").exists():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    shape = (episodes, len(CLIP_TIMES), height, width)
+    images = np.lib.format.open_memmap(path / "images.npy", "w+", np.uint8, (*shape, 3))
+    instances = np.lib.format.open_memmap(path / "instances.npy", "w+", np.uint8, shape)
+    rng = np.random.default_rng([seed, len(split), len(source)])
+    sample = _sampler(source, width, height)
+    meta = []
+    for index in range(episodes):
+        episode = sample(rng, split)
+        images[index], instances[index] = episode.images, episode.instances
+        objects = [dataclasses.asdict(o) for o in episode.objects]
+        meta.append({"objects": objects, "motions": episode.motions.tolist()})
+    images.flush(), instances.flush()
+    partial = path / "episodes.json.partial"
+    partial.write_text(json.dumps({"source": source, "split": split, "seed": seed, "episodes": meta}))
+    os.replace(partial, path / "episodes.json")
+
+
+def _sampler(source: str, width: int, height: int):
+    if source == "flat":
+        return lambda rng, split: sample_flat_episode(rng, split, CLIP_TIMES, KEY, width, height)
+    if source == "tabletop":
+        from ..data.tabletop import Tabletop
+
+        tabletop = Tabletop(width, height)
+        return lambda rng, split: tabletop.sample(rng, split, CLIP_TIMES, KEY)
+    raise ValueError(f"source must be 'flat' or 'tabletop'; got {source!r}")
+
+
+class EpisodeBank:
+    """All finished shards below some folders, as one sequence of episodes; images stay on disk."""
+
+    def __init__(self, folders: list[Path]):
+        self.shards = []
+        self.index: list[tuple[int, int]] = []
+        for folder in folders:
+            for path in sorted(p.parent for p in Path(folder).glob("*/episodes.json")):
+                meta = json.loads((path / "episodes.json").read_text())
+                arrays = np.load(path / "images.npy", mmap_mode="r"), np.load(path / "instances.npy", mmap_mode="r")
+                self.index += [(len(self.shards), i) for i in range(len(meta["episodes"]))]
+                self.shards.append((*arrays, meta))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> Episode:
+        shard, row = self.index[index]
+        images, instances, meta = self.shards[shard]
+        episode = meta["episodes"][row]
+        objects = tuple(SceneObject(**o) for o in episode["objects"])
+        return Episode(
+            images[row], instances[row], np.array(CLIP_TIMES), np.array(episode["motions"]), objects, KEY
+        )
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[i] for i in range(len(self)))
