@@ -37,7 +37,7 @@ def use_profile(name: str = "shm", domain_id: int | None = None) -> Path:
     environment = profile_environment(name, domain_id)
     path = Path(environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
     if _rclpy_is_initialised() and os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") != str(path):
-        raise DdsProfileError(f"DDS profile {path} chosen after rclpy.init: it would not be read; call use_profile first")
+        raise DdsProfileError(f"DDS profile {path} chosen after rclpy.init and so too late; call use_profile before")
     for variable in _CONFLICTING:
         os.environ.pop(variable, None)
     os.environ.update(environment)
@@ -88,7 +88,7 @@ def check_profile(path: Path) -> None:
         raise DdsProfileError(f"DDS profile {path} is not well-formed XML: {error}") from error
     participants = [p for p in _find(root, "participant") if p.get("is_default_profile") == "true"]
     if len(participants) != 1:
-        raise DdsProfileError(f"DDS profile {path} needs one participant with is_default_profile; has {len(participants)}")
+        raise DdsProfileError(f"DDS profile {path} must hold one default participant; it has {len(participants)}")
     builtin = [_text(element) for element in _find(participants[0], "useBuiltinTransports")]
     if builtin != ["false"]:
         raise DdsProfileError(f"DDS profile {path} must set useBuiltinTransports to false once; has {builtin}")
@@ -101,8 +101,8 @@ def check_profile(path: Path) -> None:
         kind = [_text(element) for element in _find(descriptor, "type")]
         hosts = {_text(e) for group in _find(descriptor, "interfaceWhiteList") for e in _find(group, "address")}
         if kind != ["SHM"] and not (hosts and hosts <= LOOPBACK):
-            allowed = "a type of SHM, or an interfaceWhiteList of loopback addresses only"
-            raise DdsProfileError(f"DDS profile {path}: transport {kind} with interfaces {sorted(hosts)} needs {allowed}")
+            got = f"transport {kind} with interfaces {sorted(hosts)}"
+            raise DdsProfileError(f"DDS profile {path}: {got}; allowed: SHM, or an interfaceWhiteList of loopback only")
 
 
 def udp_addresses() -> set[str]:

@@ -1,0 +1,45 @@
+"""Shared by all tests: DDS confined to this host, message fields checked, nothing downloaded; the fixture ``ros``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from instructseg_node import dds
+
+# Read once, when messages and the hub client are imported: that must come later than this file.
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+PROFILE = dds.use_profile("shm", domain_id=dds.own_domain_id())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dds_stays_on_this_host() -> Iterator[None]:
+    """No UDP socket after the first node of the session, and none by its end. (Model tests also run without ROS.)"""
+    dds.check_profile(PROFILE)
+    if importlib.util.find_spec("rclpy"):
+        from ros_runner import RosRunner
+
+        runner = RosRunner()
+        try:
+            runner.node("first_node_of_the_session")
+            assert dds.udp_addresses() == set()
+        finally:
+            runner.close()
+    yield
+    dds.assert_loopback_only()
+
+
+@pytest.fixture
+def ros() -> Iterator:
+    """A running :class:`ros_runner.RosRunner` of its own for the test."""
+    from ros_runner import RosRunner
+
+    runner = RosRunner()
+    try:
+        yield runner
+    finally:
+        runner.close()
