@@ -1,4 +1,4 @@
-"""Meshes, textures and the MuJoCo model of the tabletop scenes: one model that holds a pool of every thing in every size.
+"""Meshes, textures and the MuJoCo model of the tabletop scenes: one model with a pool of every thing in every size.
 
 Bodies are posed kinematically (mocap), so no physics runs. Lengths are metres; +z is up and the table top is z = 0.
 """
@@ -71,7 +71,9 @@ def lathe(profile: list[tuple[float, float]], segments: int = 36, sharp_degrees:
                 normal = normal / np.linalg.norm(normal)
             radius, z = points[i + end]
             vertices.append(np.stack([radius * cosines, radius * sines, np.full(segments, z)], axis=1))
-            vertex_normals.append(np.stack([normal[0] * cosines, normal[0] * sines, np.full(segments, normal[1])], axis=1))
+            vertex_normals.append(
+                np.stack([normal[0] * cosines, normal[0] * sines, np.full(segments, normal[1])], axis=1)
+            )
         low = 2 * i * segments + around
         low_next = 2 * i * segments + (around + 1) % segments
         if points[i][0] > 1e-9:
@@ -81,7 +83,9 @@ def lathe(profile: list[tuple[float, float]], segments: int = 36, sharp_degrees:
     return Mesh(np.concatenate(vertices), np.concatenate(vertex_normals), np.concatenate(faces))
 
 
-def handle(x: float, z: float, reach: float, rise: float, thickness: float, segments: int = 16, sides: int = 10) -> Mesh:
+def handle(
+    x: float, z: float, reach: float, rise: float, thickness: float, segments: int = 16, sides: int = 10
+) -> Mesh:
     """Half a torus in the xz plane, its open ends at ``x`` (inside the wall of the mug)."""
     angles = np.linspace(-math.pi / 2, math.pi / 2, segments)
     around = np.linspace(0, 2 * math.pi, sides, endpoint=False)
@@ -111,24 +115,39 @@ def flat_shaded(corners: np.ndarray, polygons: list[list[int]]) -> Mesh:
     return Mesh(np.array(vertices), np.array(normals), np.array(faces))
 
 
-def _arc(cx: float, cz: float, rx: float, rz: float, start: float, stop: float, count: int) -> list[tuple[float, float]]:
+def _arc(
+    cx: float, cz: float, rx: float, rz: float, start: float, stop: float, count: int
+) -> list[tuple[float, float]]:
     return [
-        (cx + rx * math.cos(math.radians(a)), cz + rz * math.sin(math.radians(a))) for a in np.linspace(start, stop, count)
+        (cx + rx * math.cos(math.radians(a)), cz + rz * math.sin(math.radians(a)))
+        for a in np.linspace(start, stop, count)
     ]
 
 
 def meshes() -> dict[str, Mesh]:
     """Meshes of the large size by name; the second geom of a can or bottle ends in ``_top``."""
     mug = lathe(
-        [(0, 0), (0.036, 0), (0.040, 0.004), (0.040, 0.089), (0.038, 0.090), (0.036, 0.089), (0.036, 0.010), (0.032, 0.006), (0, 0.006)]
+        [
+            (0, 0),
+            (0.036, 0),
+            (0.040, 0.004),
+            (0.040, 0.089),
+            (0.038, 0.090),
+            (0.036, 0.089),
+            (0.036, 0.010),
+            (0.032, 0.006),
+            (0, 0.006),
+        ]
     )
     bowl = [(0, 0), (0.028, 0), (0.028, 0.004), *_arc(0, 0.058, 0.065, 0.055, -58, -3, 10)]
     bowl += [(0.0635, 0.0565), *_arc(0, 0.058, 0.061, 0.050, -3, -89.9, 12), (0, 0.008)]
-    bottle = [(0, 0), (0.027, 0), (0.030, 0.003), (0.030, 0.115), *_arc(0.012, 0.115, 0.018, 0.035, 0, 75, 7)]
+    bottle = [(0, 0), (0.027, 0), (0.030, 0.003), *_arc(0.012, 0.115, 0.018, 0.035, 0, 75, 7)]
     bottle += [(0.0125, 0.160), (0.0125, 0.182), (0, 0.182)]
     plate = [(0, 0), (0.050, 0), (0.056, 0.003), (0.088, 0.015), (0.090, 0.0165), (0.0885, 0.018), (0.060, 0.008)]
     plate += [(0.055, 0.0055), (0, 0.0055)]
-    corners = np.array([[x, y, 0] for x in (-0.03, 0.03) for y in (-0.022, 0.022)] + [[-0.03, -0.022, 0.03], [-0.03, 0.022, 0.03]])
+    corners = np.array(
+        [[x, y, 0] for x in (-0.03, 0.03) for y in (-0.022, 0.022)] + [[-0.03, -0.022, 0.03], [-0.03, 0.022, 0.03]]
+    )
     return {
         "can": lathe([(0, 0), (0.027, 0), (0.030, 0.004), (0.030, 0.093), (0.0272, 0.0975), (0, 0.0975)]),
         "can_top": lathe([(0.0268, 0.0965), (0.0278, 0.0995), (0.0265, 0.100), (0.0255, 0.0978), (0, 0.0978)]),
@@ -162,18 +181,23 @@ def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
         for texture in OBJECT_TEXTURES
         for gloss, (specular, shininess) in GLOSSES.items()
     ) + "".join(
-        f'<material name="{name}" texture="{name}" texuniform="true" texrepeat="{repeat} {repeat}" specular="0.05" shininess="0.2"/>'
+        f'<material name="{name}" texture="{name}" texuniform="true" texrepeat="{repeat} {repeat}" specular="0.05"/>'
         for name, repeat in SURFACES.items()
     )
     solids = meshes()
-    mesh_xml = "".join(_mesh_xml(f"{name}_{size}", mesh, _scale(size)) for name, mesh in solids.items() for size in scene.SIZES)
+    mesh_xml = "".join(
+        _mesh_xml(f"{name}_{size}", mesh, _scale(size)) for name, mesh in solids.items() for size in scene.SIZES
+    )
     bodies = "".join(
         f'<body name="{name}:{size}:{copy}" mocap="true" pos="0 0 -5">{_geoms(name, size, copy, solids)}</body>'
         for name in names()
         for size in scene.SIZES
         for copy in range(COPIES)
     )
-    walls = "".join(f'<geom name="wall{i}" type="plane" size="4 4 1" material="plain_table"/>' for i in range(4))
+    walls = "".join(
+        f'<geom name="wall{i}" type="plane" size="6 6 1" zaxis="{axis}" material="plain_table"/>'
+        for i, axis in enumerate(("0 -1 0", "1 0 0", "-1 0 0"))
+    )
     return f"""<mujoco model="tabletop">
 <compiler boundmass="1e-6" boundinertia="1e-12"/>
 <option gravity="0 0 0"/>
@@ -181,7 +205,7 @@ def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
 <visual>
  <global offwidth="{width}" offheight="{height}"/>
  <quality shadowsize="{shadow_pixels}" offsamples="{samples}"/>
- <map znear="0.05" zfar="15" shadowclip="0.75" shadowscale="0.6"/>
+ <map znear="0.05" zfar="15" shadowclip="1.0" shadowscale="0.6"/>
 </visual>
 <default><geom contype="0" conaffinity="0"/></default>
 <asset>{textures}{materials}{mesh_xml}</asset>
@@ -191,9 +215,9 @@ def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
  <camera name="camera" pos="0 -0.5 0.5"/>
  <body name="table" mocap="true">
   <geom name="table" type="plane" size="1 1 1" material="wood"/>
-  <geom name="table_side" type="box" size="1 1 0.015" pos="0 0 -0.0155" material="plain_satin"/>
+  <geom name="table_side" type="box" size="1 1 0.015" pos="0 0 -0.020" material="plain_satin"/>
  </body>
- <body name="room" mocap="true"><geom name="floor" type="plane" size="4 4 1" material="wood"/>{walls}</body>
+ <body name="room" mocap="true"><geom name="floor" type="plane" size="6 6 1" material="wood"/>{walls}</body>
  {bodies}
 </worldbody>
 </mujoco>"""
@@ -209,7 +233,9 @@ def fill_textures(model) -> None:
         image = _object_texture(name, rng) if name in OBJECT_TEXTURES else _surface_texture(name, rng)
         pixels = np.broadcast_to(image.reshape(*image.shape[:2], -1), (*image.shape[:2], channels))
         pixels = np.tile(pixels, (height // width, 1, 1))
-        model.tex_data[start : start + width * height * channels] = np.clip(pixels * 255, 0, 255).astype(np.uint8).ravel()
+        model.tex_data[start : start + width * height * channels] = (
+            np.clip(pixels * 255, 0, 255).astype(np.uint8).ravel()
+        )
 
 
 def _scale(size: str) -> float:
