@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from .core import BadInput, Sampling
@@ -40,7 +41,7 @@ def sparse_dense(stamps_ns: Sequence[int], sampling: Sampling) -> Selection:
 
 
 def uniform(count: int, wanted: int) -> tuple[int, ...]:
-    """``wanted`` indices spread evenly over ``range(count)``, first and last included; all of them when there are fewer.
+    """``wanted`` indices spread evenly over ``range(count)``, first and last included; all where there are fewer.
 
     For recorded clips whose end is known. One frame wanted: the middle one. Raises BadInput unless both are positive.
     """
@@ -56,6 +57,6 @@ def uniform(count: int, wanted: int) -> tuple[int, ...]:
 def _check_stamps(stamps_ns: Sequence[int]) -> None:
     if len(stamps_ns) == 0:
         raise BadInput("sampling needs at least one time stamp; got none (the frame buffer is empty)")
-    for before, after in zip(stamps_ns, stamps_ns[1:]):
+    for before, after in itertools.pairwise(stamps_ns):
         if after <= before:
             raise BadInput(f"sampling needs strictly increasing time stamps; got {after} ns after {before} ns")

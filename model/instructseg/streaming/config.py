@@ -72,4 +72,5 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _check_cameras(cameras: object) -> None:
     good = isinstance(cameras, tuple) and all(isinstance(name, str) and name for name in cameras)
     if not good or len(set(cameras)) != len(cameras) or len(cameras) > 16:
-        raise BadInput(f"EngineConfig.cameras must be a tuple of at most 16 different, non-empty names; got {cameras!r}")
+        allowed = "a tuple of at most 16 different, non-empty names"
+        raise BadInput(f"EngineConfig.cameras must be {allowed}; got {cameras!r}")

@@ -1,4 +1,4 @@
-"""What the streaming engine hands out: results, groundings, the state of the instructions; and why it refused a frame."""
+"""What the streaming engine hands out: results, groundings, the state of the instructions; why it refused a frame."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class InstructionStatus:
 
     state: the best one any of its targets is in. since_ns: when that target entered it, in the time base of the frames.
     instance_ids: those in use. active: False exactly once, in the report in which the instruction has ended; ``reason``
-    then says why.
+    then says why. live: number of its targets that are PRESENT or OCCLUDED. score, rejection_score, grounded_stamp_ns:
+    of its best target.
     """
 
     instruction: Instruction
@@ -57,3 +58,7 @@ class InstructionStatus:
     since_ns: int
     instance_ids: tuple[int, ...] = ()
     active: bool = True
+    live: int = 0
+    score: float = 0.0
+    rejection_score: float = 0.0
+    grounded_stamp_ns: int = 0

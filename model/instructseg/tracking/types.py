@@ -50,7 +50,8 @@ class TargetState:
 @dataclasses.dataclass(frozen=True)
 class RejectionEvent:
     """One change into or out of NO_TARGET, LOST, UNCERTAIN, STALE or ERROR. instance_id is 0 for a target that was
-    never grounded. stamp_ns: when, in the time base of the frames."""
+    never grounded. stamp_ns: when, in the time base of the frames. camera: on whose frames. rejection_score: of the
+    last grounding."""
 
     instruction: Instruction
     instance_id: int
@@ -59,3 +60,5 @@ class RejectionEvent:
     score: float
     reason: str
     stamp_ns: int
+    camera: str = ""
+    rejection_score: float = 0.0

@@ -1,0 +1,23 @@
+"""The two-rate streaming engine: bounded frame buffer, mask thread, grounding thread, statistics."""
+
+from ..tracking import instance_map, label_map
+from .buffer import FrameBuffer
+from .config import EngineConfig
+from .engine import StreamingEngine
+from .statistics import EngineStatistics
+from .types import FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent, TargetState
+
+__all__ = [
+    "EngineConfig",
+    "EngineStatistics",
+    "FrameBuffer",
+    "FrameRefused",
+    "FrameResult",
+    "GroundingResult",
+    "InstructionStatus",
+    "RejectionEvent",
+    "StreamingEngine",
+    "TargetState",
+    "instance_map",
+    "label_map",
+]

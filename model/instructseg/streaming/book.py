@@ -1,0 +1,207 @@
+"""The instructions the engine is working on, each with one tracker a camera."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+from ..core import BadInput, Instruction, Mode, State
+from ..tracking.ids import InstanceIds
+from ..tracking.state_machine import Policy
+from ..tracking.token_tracker import Schedule, TokenTracker
+from .config import EngineConfig
+from .types import InstructionStatus
+
+_UNNAMED = ""  # stands for the only camera until its first frame tells its name
+_BEST_FIRST = (
+    State.PRESENT,
+    State.OCCLUDED,
+    State.GROUNDING,
+    State.UNCERTAIN,
+    State.LOST,
+    State.NO_TARGET,
+    State.ERROR,
+    State.STALE,
+)
+_ANSWERED = frozenset({State.PRESENT, State.NO_TARGET})
+
+
+@dataclasses.dataclass(eq=False)
+class Entry:
+    """One instruction, when it came (the owner's clock), and its trackers by camera. ``first_ns``: stamp of the first
+    frame each camera showed it."""
+
+    instruction: Instruction
+    started_ns: int
+    trackers: dict[str, TokenTracker]
+    first_ns: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def status(self, active: bool = True, reason: str | None = None) -> InstructionStatus:
+        targets = [target for tracker in self.trackers.values() for target in tracker.targets]
+        best = min(targets, key=lambda target: _BEST_FIRST.index(target.machine.state))
+        machine = best.machine
+        return InstructionStatus(
+            self.instruction,
+            machine.state,
+            machine.reason if reason is None else reason,
+            machine.since_ns,
+            tuple(i for tracker in self.trackers.values() for i in tracker.instance_ids),
+            active,
+            live=sum(target.machine.live for target in targets),
+            score=machine.score,
+            rejection_score=machine.rejection_score,
+            grounded_stamp_ns=best.grounded_stamp_ns,
+        )
+
+
+class InstructionBook:
+    """Adds, replaces and ends instructions. Not thread-safe; its owner holds a lock."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._policy = Policy(
+            config.present_threshold,
+            config.reject_threshold,
+            round(config.lost_after * 1e9),
+            reacquire_by_token=not config.ground_on_loss,
+        )
+        self._schedule = Schedule(
+            round(config.ground_period * 1e9), round(config.refresh_period * 1e9), config.ground_on_loss
+        )
+        self._ids = InstanceIds()
+        self._entries: dict[str, Entry] = {}
+        self._ended: list[InstructionStatus] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def trackers(self, camera: str) -> list[TokenTracker]:
+        """The trackers of one camera, in the order the instructions came."""
+        return [entry.trackers[camera] for entry in self if camera in entry.trackers]
+
+    def holds(self, tracker: TokenTracker, generation: int) -> bool:
+        """Whether results begun for ``tracker`` in that generation still count."""
+        entry = self._entries.get(tracker.instruction.id)
+        current = entry is not None and entry.trackers.get(tracker.camera) is tracker
+        return current and tracker.generation == generation
+
+    def add(self, instruction: Instruction, cameras: tuple[str, ...], newest: dict[str, int], now_ns: int) -> None:
+        """Add, or replace by id; the very same instruction again changes nothing.
+
+        cameras: those known (empty: the only one has not shown itself). newest: stamp of the newest frame by camera.
+        Raises BadInput for an instruction that cannot be followed, or one too many.
+        """
+        check_instruction(instruction, self._config.cameras)
+        old = self._entries.get(instruction.id)
+        if old is not None and old.instruction == instruction:
+            return
+        if old is None and len(self._entries) >= self._config.max_instructions:
+            ids = ", ".join(self._entries)
+            raise BadInput(
+                f"at most {self._config.max_instructions} instructions at a time (max_instructions); working on {ids}: "
+                f"cancel one before adding {instruction.id!r}"
+            )
+        if old is not None:
+            self.end(instruction.id, "replaced")
+        names = instruction.cameras or cameras or (_UNNAMED,)
+        trackers = {name: self._tracker(instruction, name, newest.get(name, now_ns)) for name in names}
+        seen = {name: newest[name] for name in names if name in newest}
+        self._entries[instruction.id] = Entry(instruction, now_ns, trackers, seen)
+
+    def end(self, instruction_id: str, reason: str) -> bool:
+        """End one instruction; whether it was there. It is reported once more, with the reason."""
+        entry = self._entries.pop(instruction_id, None)
+        if entry is None:
+            return False
+        self._ended.append(entry.status(active=False, reason=reason))
+        for tracker in entry.trackers.values():
+            tracker.close()
+        return True
+
+    def first_frame(self, camera: str, stamp_ns: int) -> None:
+        """A frame of ``camera`` is about to be looked at: trackers that never saw one begin with its time base."""
+        for entry in self:
+            if _UNNAMED in entry.trackers:
+                entry.trackers[camera] = entry.trackers.pop(_UNNAMED)
+                entry.trackers[camera].camera = camera
+            if camera in entry.trackers and camera not in entry.first_ns:
+                entry.first_ns[camera] = stamp_ns
+                entry.trackers[camera].restart("waiting for the reasoner", stamp_ns)
+
+    def restart(self, camera: str, reason: str) -> None:
+        """Forget targets and tokens of one camera; the next frame begins a new time base."""
+        for entry in self:
+            if camera in entry.trackers:
+                stamp_ns = max(t.machine.since_ns for t in entry.trackers[camera].targets)
+                entry.trackers[camera].restart(reason, stamp_ns)
+                entry.first_ns.pop(camera, None)
+
+    def settle(self, camera: str, stamp_ns: int) -> None:
+        """After a frame: end what has been answered once, or has run out of its time by the frames' stamps."""
+        for entry in list(self):
+            first = entry.first_ns.get(camera)
+            if entry.instruction.mode is Mode.ONE_SHOT and _is_answered(entry):
+                self.end(entry.instruction.id, f"answered: {entry.status().state.name}")
+            elif first is not None and _is_over(entry, stamp_ns - first):
+                self.end(entry.instruction.id, _time_out(entry))
+
+    def expire(self, now_ns: int) -> None:
+        """End what has run out of its time by the owner's clock, frames or no frames."""
+        for entry in list(self):
+            if _is_over(entry, now_ns - entry.started_ns):
+                self.end(entry.instruction.id, _time_out(entry))
+
+    def statuses(self) -> tuple[InstructionStatus, ...]:
+        """The instructions at work."""
+        return tuple(entry.status() for entry in self)
+
+    def take_ended(self) -> tuple[InstructionStatus, ...]:
+        """Those that ended since the last call."""
+        ended, self._ended = tuple(self._ended), []
+        return ended
+
+    def _tracker(self, instruction: Instruction, camera: str, stamp_ns: int) -> TokenTracker:
+        return TokenTracker(
+            instruction, camera, self._policy, self._schedule, self._ids, self._config.max_targets, stamp_ns
+        )
+
+
+def check_instruction(instruction: Instruction, cameras: tuple[str, ...]) -> None:
+    """Raises BadInput naming the field, its value and what is allowed. cameras: the configured names (empty: any)."""
+    if not isinstance(instruction, Instruction):
+        raise BadInput(f"an Instruction is needed; got {type(instruction).__name__}")
+    if not (isinstance(instruction.id, str) and 1 <= len(instruction.id) <= 256):
+        raise BadInput(f"Instruction.id must be 1..256 characters; got {instruction.id!r}")
+    if not (isinstance(instruction.text, str) and instruction.text.strip()):
+        raise BadInput(f"Instruction.text must not be empty; got {instruction.text!r}")
+    if not (isinstance(instruction.class_id, int) and 1 <= instruction.class_id <= 255):
+        raise BadInput(f"Instruction.class_id must be a whole number in 1..255; got {instruction.class_id!r}")
+    if not (math.isfinite(instruction.timeout_s) and instruction.timeout_s >= 0.0):
+        raise BadInput(f"Instruction.timeout_s must be 0 (none) or more seconds; got {instruction.timeout_s}")
+    unknown = [name for name in instruction.cameras if cameras and name not in cameras]
+    if unknown:
+        raise BadInput(f"Instruction.cameras must be among {', '.join(cameras)}; got {', '.join(unknown)}")
+
+
+def _is_answered(entry: Entry) -> bool:
+    """Whether every camera that has sent frames has said of every target that it is there or not."""
+    states = [t.machine.state for name in entry.first_ns for t in entry.trackers[name].targets]
+    return _ANSWERED.issuperset(_without_lost(states)) and any(state in _ANSWERED for state in states)
+
+
+def _without_lost(states: Iterable[State]) -> set[State]:
+    """A second target that was found and went out of view must not hold an answer back for ever."""
+    return {state for state in states if state is not State.LOST}
+
+
+def _is_over(entry: Entry, elapsed_ns: int) -> bool:
+    return entry.instruction.timeout_s > 0 and elapsed_ns >= entry.instruction.timeout_s * 1e9
+
+
+def _time_out(entry: Entry) -> str:
+    status = entry.status()
+    return f"timed out after {entry.instruction.timeout_s:g} s in state {status.state.name}: {status.reason}"

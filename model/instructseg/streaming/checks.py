@@ -1,0 +1,62 @@
+"""What a recipe hands back is checked before anything is believed: a wrong mask must become an ERROR, never a mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core import EncodedFrame, Frame, Grounding, Instruction, InstructSegError, Target, TargetMask
+
+
+class SegmenterFault(InstructSegError):
+    """A recipe broke the Segmenter interface; the message says which step, what was expected and what came."""
+
+
+def checked_encoding(encoded: Sequence[EncodedFrame], frame: Frame) -> EncodedFrame:
+    """The one encoding of ``frame``, or SegmenterFault."""
+    if len(encoded) != 1 or not isinstance(encoded[0], EncodedFrame):
+        raise SegmenterFault(f"encode of one frame must give one EncodedFrame; got {len(encoded)} items")
+    if encoded[0].frame is not frame:
+        raise SegmenterFault("encode must keep the frame it was given; got another one")
+    return encoded[0]
+
+
+def checked_grounding(groundings: Sequence[Grounding], instruction: Instruction) -> Grounding:
+    """The one grounding of ``instruction``, or SegmenterFault."""
+    if len(groundings) != 1 or not isinstance(groundings[0], Grounding):
+        raise SegmenterFault(f"ground of one instruction must give one Grounding; got {len(groundings)} items")
+    grounding = groundings[0]
+    if grounding.instruction_id != instruction.id:
+        raise SegmenterFault(f"ground was asked about {instruction.id!r}; it answered {grounding.instruction_id!r}")
+    for slot, target in enumerate(grounding.targets):
+        if not isinstance(target, Target):
+            raise SegmenterFault(f"target {slot} of a grounding must be a Target; got {type(target).__name__}")
+        _check_unit(f"rejection_score of target {slot}", target.rejection_score)
+        _check_unit(f"score of target {slot}", target.score)
+    return grounding
+
+
+def checked_masks(masks: Sequence[TargetMask], tokens: Sequence[Any], frame: Frame) -> Sequence[TargetMask]:
+    """One good mask for each token, at the frame's size, or SegmenterFault."""
+    if len(masks) != len(tokens):
+        raise SegmenterFault(f"segment of {len(tokens)} tokens must give as many masks; got {len(masks)}")
+    for slot, mask in enumerate(masks):
+        _check_image(f"mask {slot}", mask.mask, np.bool_, frame.size)
+        if mask.confidence is not None:
+            _check_image(f"confidence {slot}", mask.confidence, np.uint8, frame.size)
+        _check_unit(f"score of mask {slot}", mask.score)
+    return masks
+
+
+def _check_image(name: str, image: Any, dtype: type, size: tuple[int, int]) -> None:
+    got = (getattr(image, "dtype", None), getattr(image, "shape", None))
+    if got != (dtype, size):
+        raise SegmenterFault(f"{name} must be {np.dtype(dtype).name} of shape {size}; got {got[0]} {got[1]}")
+
+
+def _check_unit(name: str, value: float) -> None:
+    if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+        raise SegmenterFault(f"{name} must be a number in 0..1; got {value}")

@@ -1,0 +1,120 @@
+"""The fast half: one frame in, the masks of every live target on that frame out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..core import EncodedFrame, Frame
+from ..tracking.token_tracker import Prompt, TokenTracker
+from ..tracking.types import TargetState
+from .checks import checked_encoding, checked_masks
+from .state import CameraStream, StreamState
+from .types import FrameRefused, FrameResult
+
+
+class MaskStep:
+    """Encode, remember, segment with the current tokens, update the trackers.
+
+    before_segmenting: called between encoding and segmenting with the camera's name; the synchronous engine grounds
+    there, so that a new instruction gets its first mask on the very frame it was reasoned on.
+    """
+
+    def __init__(self, state: StreamState, before_segmenting: Callable[[str], None] | None = None) -> None:
+        self._state = state
+        self._before_segmenting = before_segmenting
+
+    def run(self, frame: Frame) -> FrameResult:
+        """The result on ``frame``. An exception of the segmenter becomes targets in ERROR. Raises FrameRefused
+        ("reset") when the camera was reset meanwhile."""
+        state, timings = self._state, {}
+        with state.guard:
+            stream = state.stream(frame)
+            epoch = stream.buffer.epoch
+        try:
+            encoded = _timed(timings, "encode_s", lambda: checked_encoding(state.segmenter.encode([frame]), frame))
+        except Exception as error:
+            return self._failed(frame, stream, epoch, state.fault("encode", error), None, timings)
+        with state.guard:
+            self._remember(stream, epoch, encoded)
+            state.post_events()
+            state.guard.notify_all()
+        if self._before_segmenting is not None:
+            _timed(timings, "ground_s", lambda: self._before_segmenting(frame.camera))
+        with state.guard:
+            batch = [(tracker, tracker.prompts()) for tracker in state.book.trackers(frame.camera)]
+        prompted = [(tracker, prompts) for tracker, prompts in batch if prompts]
+        tokens = [prompt.token for _, prompts in prompted for prompt in prompts]
+        try:
+            masks = _timed(
+                timings,
+                "segment_s",
+                lambda: checked_masks(state.segmenter.segment(encoded, tokens), tokens, frame) if tokens else (),
+            )
+        except Exception as error:
+            return self._failed(frame, stream, epoch, state.fault("segment", error), prompted, timings)
+        answers: dict[TokenTracker, tuple[list[Prompt], list]] = {}
+        for tracker, prompts in prompted:
+            answers[tracker] = (prompts, list(masks[: len(prompts)]))
+            masks = masks[len(prompts) :]
+        with state.guard:
+            _check_epoch(stream, epoch)
+            targets = [
+                target
+                for tracker in state.book.trackers(frame.camera)
+                for target in tracker.update(frame.stamp_ns, *answers.get(tracker, ((), ())))
+            ]
+            return self._finish(frame, stream, targets, timings)
+
+    def _remember(self, stream: CameraStream, epoch: int, encoded: EncodedFrame) -> None:
+        _check_epoch(stream, epoch)
+        stream.buffer.push(encoded)
+        stream.alive_ns, stream.stale = self._state.clock_ns(), False
+        for tracker in self._state.book.trackers(stream.name):
+            tracker.resumed(stream.gap_ns, encoded.frame.stamp_ns)
+
+    def _failed(
+        self,
+        frame: Frame,
+        stream: CameraStream,
+        epoch: int,
+        reason: str,
+        prompted: list[tuple[TokenTracker, list[Prompt]]] | None,
+        timings: dict[str, float],
+    ) -> FrameResult:
+        """No masks on this frame: the prompted trackers (None: all of the camera) go to ERROR."""
+        state = self._state
+        with state.guard:
+            _check_epoch(stream, epoch)
+            trackers = state.book.trackers(frame.camera)
+            hit = trackers if prompted is None else [tracker for tracker, _ in prompted]
+            for tracker in trackers:
+                if tracker in hit:
+                    tracker.fail(reason, frame.stamp_ns)
+            targets = [target for tracker in trackers for target in tracker.update(frame.stamp_ns)]
+            return self._finish(frame, stream, targets, timings)
+
+    def _finish(
+        self, frame: Frame, stream: CameraStream, targets: list[TargetState], timings: dict[str, float]
+    ) -> FrameResult:
+        state = self._state
+        now_ns = state.clock_ns()
+        stream.alive_ns, stream.stale = now_ns, False
+        state.book.settle(frame.camera, frame.stamp_ns)
+        state.post_events()
+        age_s = (now_ns - frame.stamp_ns) / 1e9
+        state.recorder.frame_out(time.monotonic_ns(), age_s, timings)
+        return FrameResult(frame, tuple(targets), age_s, timings)
+
+
+def _check_epoch(stream: CameraStream, epoch: int) -> None:
+    if stream.buffer.epoch != epoch:
+        raise FrameRefused("reset", f"camera {stream.name!r} was reset while this frame was being processed")
+
+
+def _timed(timings: dict[str, float], step: str, call: Callable):
+    started = time.perf_counter()
+    try:
+        return call()
+    finally:
+        timings[step] = time.perf_counter() - started

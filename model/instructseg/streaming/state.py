@@ -1,0 +1,159 @@
+"""Everything the engine remembers between two frames, and the one lock that guards it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ..core import Frame, Instruction, InstructSegError, Segmenter
+from .admission import Admission
+from .book import InstructionBook
+from .buffer import FrameBuffer
+from .config import EngineConfig
+from .outbox import Outbox
+from .statistics import Recorder
+from .types import FrameResult, GroundingResult, InstructionStatus, RejectionEvent
+
+Log = Callable[[int, str], None]  # (level of the logging module, message)
+
+_QUIET_S = 5.0  # the same kind of message is not repeated sooner
+
+
+@dataclasses.dataclass(frozen=True)
+class Callbacks:
+    """Where results and events go. Called outside every lock, from the engine's threads or the caller's."""
+
+    on_result: Callable[[FrameResult], None] | None = None
+    on_rejection: Callable[[RejectionEvent], None] | None = None
+    on_grounding: Callable[[GroundingResult], None] | None = None
+    on_instructions: Callable[[tuple[InstructionStatus, ...]], None] | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class CameraStream:
+    """One camera: its buffer, and by the owner's clock when a frame last arrived and when one was last looked at."""
+
+    name: str
+    buffer: FrameBuffer
+    arrived_ns: int
+    alive_ns: int
+    newest_ns: int | None = None  # stamp of the newest frame looked at, encoded or not
+    gap_ns: int = 0  # between the stamps of the last two frames looked at
+    stale: bool = False
+
+
+class StreamState:
+    """Streams, instructions and figures. Take ``guard`` to read or change streams and book; never call the segmenter or
+    a callback while holding it. ``guard`` is notified when there may be something to ground."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        config: EngineConfig,
+        clock_ns: Callable[[], int],
+        callbacks: Callbacks,
+        log: Log | None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.config = config
+        self.clock_ns = clock_ns
+        self.callbacks = callbacks
+        self.guard = threading.Condition()
+        self.admission = Admission(config.cameras, config.max_rate)
+        self.book = InstructionBook(config)
+        self.streams: dict[str, CameraStream] = {}
+        self.recorder = Recorder()
+        self.outbox = Outbox(self._callback_failed)
+        self._log = log or logging.getLogger("instructseg.streaming").log
+        self._last_said: dict[str, float] = {}
+        self._reported: tuple[InstructionStatus, ...] = ()
+
+    # Under the guard
+
+    def stream(self, frame: Frame) -> CameraStream:
+        """The stream a frame belongs to, ready for it: flushed when time or size has jumped."""
+        now_ns = self.clock_ns()
+        stream = self.streams.get(frame.camera)
+        if stream is None:
+            buffer = FrameBuffer(self.config.buffer_s, self.config.buffer_frames)
+            stream = self.streams[frame.camera] = CameraStream(frame.camera, buffer, now_ns, now_ns)
+        buffer = stream.buffer
+        if stream.newest_ns is not None and frame.stamp_ns <= stream.newest_ns:
+            self.flush(stream, "time_jump", "time jumped back")
+        elif len(buffer) and frame.size != buffer.size:
+            was, now = ("x".join(map(str, size[::-1])) for size in (buffer.size, frame.size))
+            self.flush(stream, "resolution_change", f"image size changed from {was} to {now}")
+        stream.gap_ns = 0 if stream.newest_ns is None else frame.stamp_ns - stream.newest_ns
+        stream.newest_ns = frame.stamp_ns
+        self.book.first_frame(stream.name, frame.stamp_ns)
+        return stream
+
+    def flush(self, stream: CameraStream, cause: str, reason: str) -> None:
+        """Forget the frames, targets and tokens of one camera."""
+        self.recorder.count("resets", cause)
+        self.say(logging.WARNING, f"reset:{cause}", f"camera {stream.name!r}: {reason}; targets are grounded anew")
+        stream.buffer.flush()
+        stream.newest_ns = None
+        self.book.restart(stream.name, f"{reason}, waiting for the reasoner")
+
+    def newest_stamps(self) -> dict[str, int]:
+        """Stamp of the newest frame of every camera that has one buffered."""
+        return {name: stream.buffer.newest_ns for name, stream in self.streams.items() if len(stream.buffer)}
+
+    def mark_stale(self, stale_after_ns: int, started_ns: int, why: str | None = None) -> None:
+        """Targets of every camera that was not looked at for longer than ``stale_after_ns`` (by the owner's clock;
+        before its first frame since ``started_ns``) become STALE. why: the reason to give instead of the usual one."""
+        now_ns = self.clock_ns()
+        for entry in self.book:
+            for camera, tracker in entry.trackers.items():
+                stream = self.streams.get(camera)
+                seen_ns = max(entry.started_ns, started_ns) if stream is None else stream.alive_ns
+                silent_ns = now_ns - seen_ns
+                if silent_ns <= stale_after_ns:
+                    continue
+                if stream is None or stream.newest_ns is None:
+                    tracker.stale(why or f"no frame yet from camera {camera!r}", now_ns)
+                    continue
+                stream.stale = True
+                arriving = stream.arrived_ns > stream.alive_ns
+                what = "frames arrive but none was processed" if arriving else f"no frame from camera {camera!r}"
+                tracker.stale(why or f"{what} for {silent_ns / 1e9:.1f} s", stream.newest_ns + max(0, silent_ns))
+
+    def post_events(self) -> None:
+        """Put what trackers and book have to tell into the outbox."""
+        for entry in self.book:
+            for tracker in entry.trackers.values():
+                for event in tracker.take_events():
+                    self.outbox.add("on_rejection", self.callbacks.on_rejection, event)
+        statuses = self.book.statuses() + self.book.take_ended()
+        if _signature(statuses) != _signature(self._reported):
+            self._reported = statuses
+            self.outbox.add("on_instructions", self.callbacks.on_instructions, statuses)
+
+    # From anywhere
+
+    def fault(self, step: str, error: Exception) -> str:
+        """Count and log an exception; its description in one line."""
+        kind = "" if isinstance(error, InstructSegError) else f"{type(error).__name__}: "
+        message = " ".join(f"{step} failed: {kind}{error}".split())[:500]
+        self.recorder.fault(step, message)
+        self.say(logging.ERROR, f"fault:{step}", message)
+        return message
+
+    def say(self, level: int, kind: str, message: str) -> None:
+        """Log a message; of one kind at most one every five seconds."""
+        now = time.monotonic()
+        if now - self._last_said.get(kind, -_QUIET_S) >= _QUIET_S:
+            self._last_said[kind] = now
+            self._log(level, message)
+
+    def _callback_failed(self, name: str, error: Exception) -> None:
+        self.fault(f"callback {name}", error)
+
+
+def _signature(statuses: tuple[InstructionStatus, ...]) -> list[tuple[Instruction, object, bool]]:
+    """What makes a report worth sending: not the reason, whose figures change with every frame."""
+    return [(status.instruction, status.state, status.active) for status in statuses]

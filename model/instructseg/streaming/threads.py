@@ -1,0 +1,101 @@
+"""The two threads: masks on every frame that is taken, groundings whenever one is due."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from .box import FrameBox
+from .ground_step import GroundStep
+from .mask_step import MaskStep
+from .state import StreamState
+from .types import FrameRefused, FrameResult
+
+
+class Workers:
+    """One run of the two threads, from start to stop; made anew for every start."""
+
+    def __init__(
+        self,
+        state: StreamState,
+        box: FrameBox,
+        masking: MaskStep,
+        grounding: GroundStep,
+        publish: Callable[[FrameResult], None],
+    ) -> None:
+        self._state = state
+        self._box = box
+        self._masking = masking
+        self._grounding = grounding
+        self._publish = publish
+        self._stop = threading.Event()
+        # Daemons: a segmenter that never returns must not keep the process from ending.
+        self._threads = (
+            threading.Thread(target=self._mask_frames, name="instructseg-masks", daemon=True),
+            threading.Thread(target=self._ground_when_due, name="instructseg-grounding", daemon=True),
+        )
+
+    def start(self) -> None:
+        self._box.open()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ask both threads to end and wait for them, together at most ``timeout_s``; whether both have ended.
+
+        A thread inside the segmenter ends when the segmenter returns; what it computed is discarded.
+        """
+        self._stop.set()
+        for _ in range(self._box.close()):
+            self._state.recorder.count("drops", "stopped")
+        with self._state.guard:
+            self._state.guard.notify_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        late = [t.name for t in self._threads if t.is_alive() and t is not threading.current_thread()]
+        if late:
+            names = " and ".join(late)
+            self._state.say(
+                logging.WARNING,
+                "late",
+                f"{names} did not end within {timeout_s:g} s: still inside the segmenter; its result will be discarded",
+            )
+        return not late
+
+    def _mask_frames(self) -> None:
+        state = self._state
+        while not self._stop.is_set():
+            frame = self._box.take()
+            if frame is None:
+                return
+            try:
+                result = self._masking.run(frame)
+            except FrameRefused as refused:
+                state.recorder.count("drops", refused.cause)
+                result = None
+            except Exception as error:  # a fault of the engine itself: the frame is lost, the thread is not
+                state.fault("processing", error)
+                state.recorder.count("drops", "fault")
+                result = None
+            state.outbox.deliver()
+            if result is not None and not self._stop.is_set():
+                self._publish(result)
+
+    def _ground_when_due(self) -> None:
+        state = self._state
+        while not self._stop.is_set():
+            with state.guard:
+                job = self._grounding.next_job()
+                if job is None:
+                    if not self._stop.is_set():
+                        state.guard.wait()
+                    continue
+            try:
+                self._grounding.run(job)
+            except Exception as error:  # as above
+                state.fault("grounding", error)
+            state.outbox.deliver()
