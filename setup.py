@@ -1,8 +1,8 @@
 """One source tree for pip and for colcon.
 
 The metadata stands here and not in pyproject.toml, because this file is what colcon and the setuptools of every ROS 2
-platform read. Nothing of ROS is in install_requires: on a robot it comes from apt and is no pip distribution (package.xml names
-it), on other machines from requirements/ros-jazzy.txt.
+platform read. Nothing of ROS is in install_requires: on a robot it comes from apt and is no pip distribution
+(package.xml names it), on other machines from requirements/ros-jazzy.txt.
 """
 
 from glob import glob

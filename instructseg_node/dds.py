@@ -20,7 +20,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1"})
 MAX_DOMAIN_ID = 101  # above it the UDP ports of a domain may fall into the range the system hands out by itself
 
 # Set by a user's shell, each of these opens a further transport or peer beside the profile's own, or replaces them.
-_CONFLICTING = ("FASTDDS_BUILTIN_TRANSPORTS", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
+CONFLICTING = ("FASTDDS_BUILTIN_TRANSPORTS", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 
 
 class DdsProfileError(RuntimeError):
@@ -38,7 +38,7 @@ def use_profile(name: str = "shm", domain_id: int | None = None) -> Path:
     path = Path(environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
     if _rclpy_is_initialised() and os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") != str(path):
         raise DdsProfileError(f"DDS profile {path} chosen after rclpy.init and so too late; call use_profile before")
-    for variable in _CONFLICTING:
+    for variable in CONFLICTING:
         os.environ.pop(variable, None)
     os.environ.update(environment)
     return path

@@ -105,9 +105,8 @@ def refuse_broken_torchvision() -> None:
     """A torchvision that does not match torch takes transformers down with it, so say so before anything else does."""
     if not list(VENV.glob("lib/python3.*/site-packages/torchvision-*.dist-info")):
         return
-    result = subprocess.run(
-        [str(PYTHON), "-c", "import torchvision"], capture_output=True, text=True, env=environment(os.environ), check=False
-    )
+    command, env = [str(PYTHON), "-c", "import torchvision"], environment(os.environ)
+    result = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
         remedy = f"{PYTHON} -m pip uninstall -y torchvision"
@@ -213,7 +212,8 @@ def run(command: list[str], env: Mapping[str, str] | None = None) -> None:
 
 
 def output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment(os.environ)).stdout.strip()
+    env = environment(os.environ)
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.strip()
 
 
 if __name__ == "__main__":

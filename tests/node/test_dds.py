@@ -12,8 +12,6 @@ import pytest
 
 from instructseg_node import dds
 
-CONFLICTING = ("FASTDDS_BUILTIN_TRANSPORTS", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
-
 # Talks to itself, so that the transports are really in use, then says which addresses its sockets are bound to.
 TALK_TO_ONESELF = """
 import json, sys, time
@@ -64,14 +62,14 @@ def test_an_open_socket_is_noticed() -> None:
 
 def test_use_profile_sets_the_variables_of_both_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_environment(monkeypatch)
-    for name in CONFLICTING:
+    for name in dds.CONFLICTING:
         monkeypatch.setenv(name, "1")
     path = dds.use_profile("shm", domain_id=7)
     assert path.is_file()
     assert os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] == os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] == str(path)
     assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SYSTEM_DEFAULT"
     assert os.environ["ROS_DOMAIN_ID"] == "7"
-    assert not set(CONFLICTING) & set(os.environ)
+    assert not set(dds.CONFLICTING) & set(os.environ)
 
 
 def test_without_a_domain_the_callers_domain_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +158,7 @@ def test_an_unreadable_profile(tmp_path: Path) -> None:
 
 def keep_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo after the test whatever use_profile sets or removes."""
-    for name in [*CONFLICTING, *dds.profile_environment("shm", 1)]:
+    for name in [*dds.CONFLICTING, *dds.profile_environment("shm", 1)]:
         monkeypatch.setenv(name, os.environ.get(name, ""))
         if not os.environ[name]:
             monkeypatch.delenv(name)
