@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration, Time
+from instructseg_msgs import action, msg, srv
+from instructseg_msgs.action import Segment
+from instructseg_msgs.msg import Box, GroundedTarget, Grounding, Instruction, Rejection, Target, TargetArray
+from instructseg_msgs.srv import Cancel, SegmentOnce
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -19,10 +23,6 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from instructseg.core import Mode, State
-from instructseg_msgs import action, msg, srv
-from instructseg_msgs.action import Segment
-from instructseg_msgs.msg import Box, GroundedTarget, Grounding, Instruction, Rejection, Target, TargetArray
-from instructseg_msgs.srv import Cancel, SegmentOnce
 
 SOURCES = Path(__file__).parents[2] / "ros2_ws" / "src" / "instructseg_msgs"
 STAMP = Time(sec=1_700_000_000, nanosec=999_999_999)
