@@ -42,12 +42,12 @@ class Entry:
         best = min(targets, key=lambda target: _BEST_FIRST.index(target.machine.state))
         machine = best.machine
         return InstructionStatus(
-            self.instruction,
-            machine.state,
-            machine.reason if reason is None else reason,
-            machine.since_ns,
-            tuple(i for tracker in self.trackers.values() for i in tracker.instance_ids),
-            active,
+            instruction=self.instruction,
+            state=machine.state,
+            reason=machine.reason if reason is None else reason,
+            since_ns=machine.since_ns,
+            instance_ids=tuple(i for tracker in self.trackers.values() for i in tracker.instance_ids),
+            active=active,
             live=sum(target.machine.live for target in targets),
             score=machine.score,
             rejection_score=machine.rejection_score,

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from typing import Any
 
-from ..core import Clip, Grounding
+from ..core import Clip, EncodedFrame, Grounding
 from ..tracking.token_tracker import TokenTracker
 from .checks import checked_grounding, checked_masks
 from .state import CameraStream, StreamState
@@ -93,7 +93,7 @@ class GroundStep:
                     break
         raise AssertionError("unreachable: the last round installs")
 
-    def _replay(self, encoded: Any, tokens: dict[int, Any]) -> dict[int, Any]:
+    def _replay(self, encoded: EncodedFrame, tokens: dict[int, Any]) -> dict[int, Any]:
         prompts = list(tokens.values())
         masks = checked_masks(self._state.segmenter.segment(encoded, prompts), prompts, encoded.frame)
         return {slot: mask.token for slot, mask in zip(tokens, masks, strict=True)}

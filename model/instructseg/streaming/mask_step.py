@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..core import EncodedFrame, Frame
 from ..tracking.token_tracker import Prompt, TokenTracker
@@ -11,6 +12,8 @@ from ..tracking.types import TargetState
 from .checks import checked_encoding, checked_masks
 from .state import CameraStream, StreamState
 from .types import FrameRefused, FrameResult
+
+_T = TypeVar("_T")
 
 
 class MaskStep:
@@ -112,7 +115,7 @@ def _check_epoch(stream: CameraStream, epoch: int) -> None:
         raise FrameRefused("reset", f"camera {stream.name!r} was reset while this frame was being processed")
 
 
-def _timed(timings: dict[str, float], step: str, call: Callable):
+def _timed(timings: dict[str, float], step: str, call: Callable[[], _T]) -> _T:
     started = time.perf_counter()
     try:
         return call()

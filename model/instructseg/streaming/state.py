@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..core import Frame, Instruction, InstructSegError, Segmenter
+from ..core import Frame, InstructSegError, Segmenter
 from .admission import Admission
 from .book import InstructionBook
 from .buffer import FrameBuffer
@@ -154,6 +154,6 @@ class StreamState:
         self.fault(f"callback {name}", error)
 
 
-def _signature(statuses: tuple[InstructionStatus, ...]) -> list[tuple[Instruction, object, bool]]:
+def _signature(statuses: tuple[InstructionStatus, ...]) -> list[tuple]:
     """What makes a report worth sending: not the reason, whose figures change with every frame."""
-    return [(status.instruction, status.state, status.active) for status in statuses]
+    return [(status.instruction, status.state, status.active, status.live) for status in statuses]

@@ -272,8 +272,6 @@ class TokenTracker:
                             change.stamp_ns,
                             self.camera,
                             target.machine.rejection_score,
-                            self.camera,
-                            target.machine.rejection_score,
                         )
                     )
 
