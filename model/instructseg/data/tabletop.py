@@ -95,8 +95,7 @@ class SceneSpec:
 
 def _load_mujoco() -> Any:
     """Import mujoco with a GL backend that works here."""
-    chosen = os.environ.get("MUJOCO_GL")
-    if chosen is None and "DISPLAY" not in os.environ:
+    if not os.environ.get("MUJOCO_GL"):
         os.environ["MUJOCO_GL"] = "egl" if _library_loads("libEGL.so.1") else "osmesa"
     try:
         mujoco = importlib.import_module("mujoco")
