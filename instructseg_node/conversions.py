@@ -266,5 +266,6 @@ def _through_cv_bridge(message: Any) -> np.ndarray:
     try:
         image = cv_bridge.CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
     except Exception as error:  # cv_bridge raises its own and OpenCV's errors, and more where its extension is missing
-        raise BadImage("image_encoding", f"image.encoding is {encoding[:40]!r}; cv_bridge refuses it: {error}") from error
+        refusal = f"image.encoding is {encoding[:40]!r}; cv_bridge refuses it: {error}"
+        raise BadImage("image_encoding", refusal) from error
     return np.ascontiguousarray(image)

@@ -1,28 +1,14 @@
-"""From target states to label images and geometry. NumPy and OpenCV only.
-
-Fail closed: pixels come from masks of PRESENT targets and from nothing else, whatever a target state may carry.
-"""
+"""From the masks of targets to what messages say about them. NumPy and OpenCV only."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
-from instructseg.core import State
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LabelImages:
-    """instance: ``(H, W)`` uint16 instance ids; label: ``(H, W)`` uint8 class ids; confidence: ``(H, W)`` uint8.
-    0 everywhere that no target is."""
-
-    instance: np.ndarray
-    label: np.ndarray
-    confidence: np.ndarray | None
+from instructseg.tracking import TargetState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +24,6 @@ class Geometry:
     centroid_y: float = 0.0
 
 
-def live_mask(target: Any) -> np.ndarray | None:
-    """The target's mask if it may be shown: only PRESENT ever has pixels."""
-    return target.mask if target.state is State.PRESENT else None
-
-
-def paint(targets: Sequence[Any], size: tuple[int, int], *, with_confidence: bool = False) -> LabelImages:
-    """Label images of one frame of ``size`` (height, width). Overlaps go to the higher score, then the smaller area;
-    ids are never summed. A confidence image is made on demand (255 where a target brings no confidence of its own)."""
-    instance = np.zeros(size, np.uint16)
-    label = np.zeros(size, np.uint8)
-    confidence = np.zeros(size, np.uint8) if with_confidence else None
-    shown = [(target, mask) for target in targets if (mask := live_mask(target)) is not None]
-    # Painted from the weakest to the strongest, so that the strongest stays on top.
-    for target, mask in sorted(shown, key=lambda pair: (pair[0].score, -cv2.countNonZero(pair[1].view(np.uint8)))):
-        instance[mask] = target.instance_id
-        label[mask] = target.instruction.class_id
-        if confidence is not None:
-            confidence[mask] = 255 if target.confidence is None else target.confidence[mask]
-    return LabelImages(instance, label, confidence)
-
-
 def geometry(mask: np.ndarray | None) -> Geometry:
     """Box, area and centroid of a ``(H, W)`` bool mask."""
     if mask is None:
@@ -70,3 +35,16 @@ def geometry(mask: np.ndarray | None) -> Geometry:
     moments = cv2.moments(pixels[y : y + height, x : x + width], binaryImage=True)
     area = moments["m00"]
     return Geometry(x, y, width, height, int(area), x + moments["m10"] / area, y + moments["m01"] / area)
+
+
+def confidence_map(targets: Sequence[TargetState], instances: np.ndarray) -> np.ndarray:
+    """``(H, W)`` uint8 confidence of the target that owns each pixel of an instance map, 0 = nothing.
+
+    A target that brings no confidence of its own counts as sure (255) inside its mask.
+    """
+    image = np.zeros(instances.shape, np.uint8)
+    for target in targets:
+        if target.mask is not None:
+            mine = instances == target.instance_id
+            image[mine] = 255 if target.confidence is None else target.confidence[mine]
+    return image

@@ -8,14 +8,14 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 
 from instructseg.core import State
+from instructseg.tracking import TargetState
 
-from .labels import geometry, live_mask
+from .labels import geometry
 
 STYLES = ("fill", "contour", "both")
 
@@ -45,14 +45,13 @@ def colour_of(instance_id: int) -> tuple[int, int, int]:
 
 
 def draw_overlay(
-    image: np.ndarray, targets: Sequence[Any], style: OverlayStyle = OverlayStyle(), caption: str = ""
+    image: np.ndarray, targets: Sequence[TargetState], style: OverlayStyle = OverlayStyle(), caption: str = ""
 ) -> np.ndarray:
     """A new ``(H, W, 3)`` uint8 RGB picture; ``image`` stays as it is. caption: a line at the bottom."""
     canvas = image.copy()
     for target in targets:
-        mask = live_mask(target)
-        if mask is not None:
-            _draw_mask(canvas, mask, colour_of(target.instance_id), style)
+        if target.mask is not None:
+            _draw_mask(canvas, target.mask, colour_of(target.instance_id), style)
     if style.text:
         for target in targets:
             _name_target(canvas, target)
@@ -63,9 +62,9 @@ def draw_overlay(
     return canvas
 
 
-def state_lines(targets: Sequence[Any]) -> list[tuple[str, tuple[int, int, int]]]:
+def state_lines(targets: Sequence[TargetState]) -> list[tuple[str, tuple[int, int, int]]]:
     """One line an instruction: its words, the best state of its targets, how many of them are seen or why not."""
-    by_instruction: dict[str, list[Any]] = {}
+    by_instruction: dict[str, list[TargetState]] = {}
     for target in targets:
         by_instruction.setdefault(target.instruction.id, []).append(target)
     lines = []
@@ -93,8 +92,8 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int
         cv2.drawContours(canvas, lines, -1, colour, 2, cv2.LINE_AA, offset=(box.x, box.y))
 
 
-def _name_target(canvas: np.ndarray, target: Any) -> None:
-    box = geometry(live_mask(target))
+def _name_target(canvas: np.ndarray, target: TargetState) -> None:
+    box = geometry(target.mask)
     if box.area:
         name = _plain(f"{target.instance_id} {target.phrase or target.instruction.text}"[:32] + f" {target.score:.2f}")
         _write(canvas, name, box.x, max(box.y - 5, 12), colour_of(target.instance_id))

@@ -183,7 +183,9 @@ def test_any_header_gives_a_picture_or_a_named_refusal(height, width, step, size
     try:
         got = conversions.image_to_rgb(sent)
     except conversions.BadImage as error:
-        assert error.cause.startswith("image_")
+        cause, got = error.cause, None
+    if got is None:
+        assert cause.startswith("image_")
     else:
         assert got.shape == (height, width, 3)
         assert got.dtype == np.uint8
@@ -256,7 +258,8 @@ def test_fill_image_round_trip_and_array_type() -> None:
     ids = np.arange(H * W, dtype=np.uint16).reshape(H, W) * 100
     sent = conversions.fill_image(types.SimpleNamespace(), ids[:, ::-1], "16UC1", HEADER)
     assert sent.header is HEADER
-    assert isinstance(sent.data, array.array) and sent.data.typecode == "B"
+    assert isinstance(sent.data, array.array)
+    assert sent.data.typecode == "B"
     assert (sent.height, sent.width, sent.step, sent.is_bigendian, sent.encoding) == (H, W, W * 2, 0, "16UC1")
     np.testing.assert_array_equal(np.frombuffer(sent.data, "<u2").reshape(H, W), ids[:, ::-1])
     colour = conversions.fill_image(types.SimpleNamespace(), picture(), "rgb8", HEADER)

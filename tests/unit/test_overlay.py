@@ -1,33 +1,24 @@
-"""Label images, geometry and the overlay: what is painted, and above all what is not."""
+"""Geometry of masks, the confidence image and the overlay."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from instructseg.core import Instruction, State
-from instructseg_node.labels import Geometry, geometry, paint
+from instructseg.tracking import TargetState, instance_map
+from instructseg_node.labels import Geometry, confidence_map, geometry
 from instructseg_node.overlay import OverlayStyle, colour_of, draw_overlay, state_lines
 
 H, W = 60, 80
 MUG = Instruction("a", "the red mug", class_id=3)
 
 
-@dataclasses.dataclass
-class FakeTarget:
-    """The fields of a target state that drawing reads."""
-
-    instance_id: int = 1
-    state: State = State.PRESENT
-    score: float = 0.9
-    mask: np.ndarray | None = None
-    confidence: np.ndarray | None = None
-    instruction: Instruction = MUG
-    phrase: str = ""
-    reason: str = ""
+def target(instance_id: int = 1, state: State = State.PRESENT, mask: np.ndarray | None = None, **fields) -> TargetState:
+    values = {"instruction": MUG, "score": 0.9, "rejection_score": 0.1, "reason": "", "since_ns": 0} | fields
+    return TargetState(instance_id=instance_id, state=state, mask=mask, grounded_stamp_ns=0, **values)
 
 
 def block(x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -36,39 +27,14 @@ def block(x: int, y: int, width: int, height: int) -> np.ndarray:
     return mask
 
 
-def test_overlaps_go_to_the_higher_score_and_are_never_summed() -> None:
-    weak = FakeTarget(instance_id=300, score=0.6, mask=block(0, 0, 40, 40))
-    strong = FakeTarget(instance_id=7, score=0.8, mask=block(20, 20, 40, 40), instruction=Instruction("b", "x", 9))
-    for order in ([weak, strong], [strong, weak]):
-        images = paint(order, (H, W))
-        assert images.instance[30, 30] == 7 and images.label[30, 30] == 9
-        assert images.instance[5, 5] == 300 and images.label[5, 5] == 3
-        assert set(np.unique(images.instance)) == {0, 7, 300}
-        assert (images.instance.dtype, images.label.dtype) == (np.uint16, np.uint8)
-    assert images.confidence is None
-
-
-def test_at_equal_scores_the_smaller_area_wins() -> None:
-    large = FakeTarget(instance_id=1, mask=block(0, 0, 50, 50))
-    small = FakeTarget(instance_id=2, mask=block(10, 10, 5, 5))
-    for order in ([large, small], [small, large]):
-        assert paint(order, (H, W)).instance[12, 12] == 2
-
-
-@pytest.mark.parametrize("state", [state for state in State if state is not State.PRESENT])
-def test_only_present_is_painted_even_if_another_state_brings_a_mask(state: State) -> None:
-    target = FakeTarget(state=state, mask=block(0, 0, 40, 40))
-    images = paint([target], (H, W), with_confidence=True)
-    assert not images.instance.any() and not images.label.any() and not images.confidence.any()
-    image = np.full((H, W, 3), 50, np.uint8)
-    np.testing.assert_array_equal(draw_overlay(image, [target], OverlayStyle(text=False)), image)
-
-
-def test_confidence_follows_the_winner() -> None:
-    sure = FakeTarget(instance_id=1, mask=block(0, 0, 10, 10))
-    graded = FakeTarget(instance_id=2, score=0.95, mask=block(5, 5, 10, 10), confidence=np.full((H, W), 120, np.uint8))
-    confidence = paint([graded, sure], (H, W), with_confidence=True).confidence
+def test_confidence_follows_the_owner_of_each_pixel() -> None:
+    sure = target(1, mask=block(0, 0, 10, 10))
+    graded = target(2, mask=block(5, 5, 10, 10), score=0.95, confidence=np.full((H, W), 120, np.uint8))
+    lost = target(3, State.LOST)
+    instances = instance_map([graded, sure, lost], (H, W))
+    confidence = confidence_map([graded, sure, lost], instances)
     assert (confidence[2, 2], confidence[7, 7], confidence[40, 40]) == (255, 120, 0)
+    assert confidence.dtype == np.uint8
 
 
 def test_geometry_of_a_block_of_nothing_and_of_one_pixel() -> None:
@@ -81,7 +47,7 @@ def test_geometry_of_a_block_of_nothing_and_of_one_pixel() -> None:
 def test_masks_are_coloured_and_the_frame_is_left_alone(style: str) -> None:
     image = np.full((H, W, 3), 50, np.uint8)
     before = image.copy()
-    drawn = draw_overlay(image, [FakeTarget(mask=block(20, 20, 30, 30))], OverlayStyle(style, 0.5, text=False))
+    drawn = draw_overlay(image, [target(1, mask=block(20, 20, 30, 30))], OverlayStyle(style, 0.5, text=False))
     np.testing.assert_array_equal(image, before)
     assert (drawn[20, 35] != 50).any()  # the rim
     assert (drawn[35, 35] != 50).any() == (style != "contour")  # the middle
@@ -93,10 +59,10 @@ def test_masks_are_coloured_and_the_frame_is_left_alone(style: str) -> None:
 def test_words_name_the_best_state_of_each_instruction_and_the_reason() -> None:
     other = Instruction("b", "the bowl", 2)
     targets = [
-        FakeTarget(instance_id=1, state=State.LOST, reason="out of view"),
-        FakeTarget(instance_id=2, mask=block(0, 0, 9, 9)),
-        FakeTarget(instance_id=3, mask=block(20, 0, 9, 9)),
-        FakeTarget(instance_id=0, state=State.NO_TARGET, instruction=other, reason="no bowl here"),
+        target(1, State.LOST, reason="out of view"),
+        target(2, mask=block(0, 0, 9, 9)),
+        target(3, mask=block(20, 0, 9, 9)),
+        target(0, State.NO_TARGET, instruction=other, reason="no bowl here"),
     ]
     lines = state_lines(targets)
     assert [line for line, _ in lines] == ['"the red mug" PRESENT x2', '"the bowl" NO_TARGET: no bowl here']
@@ -105,12 +71,23 @@ def test_words_name_the_best_state_of_each_instruction_and_the_reason() -> None:
 
 def test_text_is_drawn_and_odd_characters_and_lengths_do_no_harm() -> None:
     odd = Instruction("a", "die Tasse \u4e2d\u6587 \x1b[31m " + "x" * 9_000)
-    targets = [FakeTarget(instruction=odd, mask=block(70, 0, 10, 10)), FakeTarget(instance_id=2, mask=block(0, 0, 1, 1))]
+    targets = [target(1, mask=block(70, 0, 10, 10), instruction=odd), target(2, mask=block(0, 0, 1, 1))]
     image = np.zeros((H, W, 3), np.uint8)
     drawn = draw_overlay(image, targets, OverlayStyle(text=True), caption="12 ms \u00e4")
-    assert drawn.any() and drawn.shape == image.shape
+    assert drawn.any()
+    assert drawn.shape == image.shape
     line = state_lines(targets)[0][0]
-    assert len(line) <= 72 and line.isascii() and line.isprintable()
+    assert len(line) <= 72
+    assert line.isascii()
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.PRESENT])
+def test_only_words_are_drawn_for_a_target_without_a_mask(state: State) -> None:
+    image = np.full((H, W, 3), 50, np.uint8)
+    without = draw_overlay(image, [target(0, state)], OverlayStyle(text=False))
+    np.testing.assert_array_equal(without, image)
+    assert (draw_overlay(image, [target(0, state)]) != image).any()
 
 
 def test_colours_are_stable_strong_and_differ_between_neighbours() -> None:

@@ -1,0 +1,108 @@
+"""From what people and programs send to instructions: ids, label values, and refusal of what cannot be used.
+
+No rclpy and no message package: only the fields of the messages are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from instructseg.core import BadInput, Instruction, Mode
+from instructseg.language import clean_instruction, is_cancel
+
+_SHOWN = 60  # characters of a refused text that are repeated in a message
+
+
+class Intake:
+    """Makes instructions, and keeps account of the ids and label values (1..255) in use.
+
+    Every instruction made counts as active until :meth:`withdraw` (it was not taken) or :meth:`release` (it has ended),
+    which may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._active: dict[str, Instruction] = {}
+        self._replaced: Instruction | None = None  # what the last accepted instruction took the place of
+
+    def command(self, text: str) -> Instruction | None:
+        """An instruction from plain language; None for one of the stop words. A text that is being worked on already
+        gives the same instruction again, so that a sender who repeats himself does not restart it. Raises BadInput."""
+        if is_cancel(text):
+            return None
+        cleaned = _cleaned("command", text)
+        with self._lock:
+            for known in self._active.values():
+                if known == Instruction(known.id, cleaned, known.class_id):
+                    self._replaced = known
+                    return known
+            return self._accept(Instruction(self._fresh_id("command"), cleaned))
+
+    def message(self, message: Any) -> Instruction:
+        """An instruction from an ``instructseg_msgs/Instruction``. Raises BadInput naming the field."""
+        identity = str(message.id)
+        if len(identity) > 256 or not identity.isprintable():
+            raise BadInput(f"instruction.id is {identity[:_SHOWN]!r}; allowed: at most 256 printable characters")
+        modes = {mode.value: mode for mode in Mode}
+        if message.mode not in modes:
+            names = ", ".join(f"{mode.value} ({mode.name})" for mode in Mode)
+            raise BadInput(f"instruction.mode is {message.mode}; allowed: {names}")
+        timeout_s = message.timeout.sec + message.timeout.nanosec * 1e-9
+        if timeout_s < 0:
+            raise BadInput(f"instruction.timeout is {timeout_s:g} s; allowed: 0 (none) or more")
+        text = _cleaned("instruction.text", message.text)
+        with self._lock:
+            return self._accept(
+                Instruction(
+                    id=identity or self._fresh_id("instruction"),
+                    text=text,
+                    cameras=tuple(message.cameras),
+                    mode=modes[message.mode],
+                    timeout_s=timeout_s,
+                    priority=int(message.priority),
+                )
+            )
+
+    def withdraw(self, instruction: Instruction) -> None:
+        """The last instruction made was not taken after all: the one whose place it took counts again."""
+        with self._lock:
+            self._active.pop(instruction.id, None)
+            if self._replaced is not None:
+                self._active[instruction.id] = self._replaced
+
+    def release(self, identities: Iterable[str]) -> None:
+        """These instructions have ended; their label values may be given out again."""
+        with self._lock:
+            for identity in identities:
+                self._active.pop(identity, None)
+
+    def release_all(self) -> None:
+        with self._lock:
+            self._active.clear()
+
+    def _accept(self, instruction: Instruction) -> Instruction:
+        """Give the instruction its label value: the one its id has already, else the smallest free one."""
+        known = self._active.get(instruction.id)
+        used = {other.class_id for other in self._active.values()}
+        free = known.class_id if known else next((value for value in range(1, 256) if value not in used), None)
+        if free is None:
+            raise BadInput("255 instructions are active: no label value is left; cancel some")
+        accepted = dataclasses.replace(instruction, class_id=free)
+        self._active[accepted.id], self._replaced = accepted, known
+        return accepted
+
+    def _fresh_id(self, kind: str) -> str:
+        return next(name for number in self._numbers if (name := f"{kind}-{number}") not in self._active)
+
+
+def _cleaned(field: str, text: str) -> str:
+    try:
+        return clean_instruction(text)
+    except BadInput as error:
+        shown = repr(text[:_SHOWN]) + ("..." if len(text) > _SHOWN else "")
+        raise BadInput(f"{field} {shown} refused: {error}") from error

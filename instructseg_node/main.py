@@ -1,0 +1,59 @@
+"""The executable: one node, one thread for its callbacks, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from instructseg.core import BadInput
+
+from .dds import DdsProfileError, use_profile
+from .node import InstructSegNode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is told to end. Returns the exit code: 0, or 2 where it could not start.
+
+    The user's DDS settings are left alone unless the environment variable INSTRUCTSEG_DDS_PROFILE names one of this
+    package's profiles (shm, loopback), which confine traffic to this host.
+    """
+    try:
+        if profile := os.environ.get("INSTRUCTSEG_DDS_PROFILE"):
+            use_profile(profile)
+        rclpy.init(args=arguments)
+        node = InstructSegNode()
+    except (
+        BadInput,
+        DdsProfileError,
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterException,
+    ) as error:
+        print(f"instructseg_node cannot start: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.settings.autostart:
+            node.autostart()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        # A second Ctrl-C, as a launcher and its process group both send one, must not break the joining of threads.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The lifecycle node: it wires inputs, engine and outputs to the lifecycle, and decides nothing itself.
+
+configure loads and warms the model; activate subscribes and starts the engine; deactivate stops it and keeps the
+weights; cleanup frees them. The engine's threads call :class:`Outputs`; all else runs on the executor's thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from instructseg_msgs.srv import Cancel
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
+from std_srvs.srv import SetBool, Trigger
+
+import instructseg
+from instructseg.core import BadInput, Instruction, Sampling, Segmenter, State
+from instructseg.streaming import InstructionStatus, StreamingEngine
+from instructseg.tracking import RejectionEvent
+
+from . import diagnostics, parameters
+from .complaints import Complaints
+from .inputs import Inputs
+from .outputs import Outputs
+from .parameters import Settings
+
+SegmenterFactory = Callable[[Settings], Segmenter]
+
+
+def load_segmenter(settings: Settings) -> Segmenter:
+    """The recipe with its weights, as the parameters name it."""
+    return instructseg.load(
+        settings.recipe,
+        checkpoint=settings.checkpoint or None,
+        device=settings.device or None,
+        dtype=settings.dtype or None,
+    )
+
+
+class InstructSegNode(LifecycleNode):
+    """Node ``instructseg``. segmenter_factory and engine_class stand in for the real ones in tests."""
+
+    def __init__(
+        self,
+        *,
+        segmenter_factory: SegmenterFactory = load_segmenter,
+        engine_class: type = StreamingEngine,
+        **node_arguments: Any,
+    ) -> None:
+        super().__init__("instructseg", **node_arguments)
+        self.phase = "unconfigured"
+        self.settings = parameters.declare(self)
+        self._segmenter_factory = segmenter_factory
+        self._engine_class = engine_class
+        self._segmenter: Segmenter | None = None
+        self._own_sampling = Sampling()  # the recipe's, before the parameters were laid over it
+        self._engine: StreamingEngine | None = None
+        self._inputs: Inputs | None = None
+        self._stale_timer: Timer | None = None
+        self._failure = ""
+        self._faults_reported = 0
+        self._complaints = Complaints(self.get_logger().warning)
+        self._outputs = Outputs(self, self.settings)
+
+        self.add_on_set_parameters_callback(lambda changes: parameters.judge(self, changes, self.phase))
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Steady time: a paused or absent /clock must neither silence the report nor hide a stale camera.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=self._steady)
+        self.create_service(Cancel, "~/cancel", self._on_cancel)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+
+    # Lifecycle
+
+    def autostart(self) -> bool:
+        """Configure and activate; whether that worked. A failure has been logged, the node stays as it is."""
+        done = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == done and self.trigger_activate() == done
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configure", self._configure, "inactive", undo=self._free)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        super().on_activate(state)  # from here on the publishers speak
+        done = self._transition("activate", self._start_stream, "active", undo=self._stop_stream)
+        if done != TransitionCallbackReturn.SUCCESS:
+            super().on_deactivate(state)
+        return done
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        done = self._transition("deactivate", self._stop_stream, "inactive")
+        super().on_deactivate(state)
+        return done
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("cleanup", self._free, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("shutdown", self._close, "finalized")
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that failed half-way: free everything, so that configure can begin anew."""
+        return self._transition("error processing", self._close, "unconfigured")
+
+    def destroy_node(self) -> None:
+        self._close()
+        super().destroy_node()
+
+    def _transition(
+        self, name: str, action: Callable[[], None], phase: str, undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        """Run one transition. With ``undo`` a failure leads back to the state before, without it to error processing.
+        rclpy would swallow the exception; here it is logged and goes out on ``~/rejection`` as ERROR."""
+        try:
+            action()
+        except Exception as error:
+            reason = f"{name} failed: " + (str(error) if isinstance(error, BadInput) else repr(error))
+            self.get_logger().error(f"{reason}; the node stays alive: correct the cause and try again")
+            self._announce(State.GROUNDING, State.ERROR, reason)
+            self._failure = reason
+            if undo is None:
+                return TransitionCallbackReturn.ERROR
+            undo()
+            return TransitionCallbackReturn.FAILURE
+        self.phase = phase
+        if self._failure and name in ("configure", "activate"):
+            self._announce(State.ERROR, State.GROUNDING, f"{name} succeeded")
+            self._failure = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self.settings
+        log, started = self.get_logger(), time.monotonic()
+        log.info(f"loading recipe '{settings.recipe}' with {settings.checkpoint or 'its own weights'}")
+        self._segmenter = self._segmenter_factory(settings)
+        log.info(f"loaded on {self._segmenter.device} in {time.monotonic() - started:.1f} s; warming up")
+        self._segmenter.warm_up(settings.warm_up_height, settings.warm_up_width)
+        self._own_sampling = self._segmenter.sampling
+        log.info(f"ready after {time.monotonic() - started:.1f} s")
+        self._outputs.open_frames(settings)
+
+    def _start_stream(self) -> None:
+        self._segmenter.sampling = self.settings.sampling(self._own_sampling)
+        self._faults_reported = 0
+        self._engine = self._engine_class(
+            self._segmenter,
+            self.settings.engine,
+            clock_ns=self._now_ns,
+            on_result=self._speak(self._outputs.publish_result),
+            on_rejection=self._speak(self._outputs.publish_rejection),
+            on_grounding=self._speak(self._outputs.publish_grounding),
+            on_instructions=self._speak(self._take_statuses),
+            log=self._log_engine,
+        )
+        self._outputs.publish_instructions(())
+        self._engine.start()
+        self._inputs = Inputs(self, self.settings, self._engine, self._complaints, self._outputs.saw)
+        self._stale_timer = self.create_timer(0.1, self._engine.check_stale, clock=self._steady)
+
+    def _stop_stream(self) -> None:
+        if self._stale_timer is not None:
+            self.destroy_timer(self._stale_timer)
+            self._stale_timer = None
+        if self._inputs is not None:
+            self._inputs.close()
+        if self._engine is not None:
+            self._engine.stop()  # joins its threads; what was live is reported STALE
+            if self.context.ok():
+                self._outputs.publish_instructions(())
+        self._inputs = self._engine = None
+
+    def _free(self) -> None:
+        self._outputs.close_frames()
+        self._segmenter = None
+        gc.collect()  # weights in reference cycles go now, not when the next model no longer fits
+        free_device_memory()
+
+    def _close(self) -> None:
+        self._stop_stream()
+        self._free()
+
+    # From the engine, on its threads
+
+    def _speak(self, publish: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A callback that falls silent once rclpy is shutting down."""
+        return lambda event: publish(event) if self.context.ok() else None
+
+    def _take_statuses(self, statuses: tuple[InstructionStatus, ...]) -> None:
+        inputs = self._inputs
+        if inputs is not None:
+            inputs.release(statuses)
+        self._outputs.publish_instructions(statuses)
+
+    def _log_engine(self, level: int, message: str) -> None:
+        # Three lines, because rclpy allows one severity for each place in the code.
+        if level >= logging.ERROR:
+            self.get_logger().error(message)
+        elif level >= logging.WARNING:
+            self.get_logger().warning(message)
+        else:
+            self.get_logger().info(message)
+
+    # State, parameters and services
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _announce(self, before: State, after: State, reason: str) -> None:
+        """An event of the node as a whole, which belongs to no instruction."""
+        if self.context.ok():
+            event = RejectionEvent(Instruction("", ""), 0, before, after, 0.0, reason, self._now_ns())
+            self._outputs.publish_rejection(event)
+
+    def _report(self) -> None:
+        """Once a second: diagnostics, and a word about cameras that are silent."""
+        engine, inputs = self._engine, self._inputs
+        statistics = engine.statistics() if engine else None
+        faults = sum(statistics.faults.values()) if statistics else 0
+        health = diagnostics.Health(
+            phase=self.phase,
+            recipe=self.settings.recipe,
+            device=self._segmenter.device if self._segmenter else "",
+            failure=self._failure,
+            enabled=inputs.enabled if inputs else True,
+            silent=inputs.complain_about_silence(self.settings) if inputs else {},
+            new_faults=faults - self._faults_reported,
+        )
+        self._faults_reported = faults
+        name = self.get_fully_qualified_name().lstrip("/")
+        message = diagnostics.report(name, health, statistics)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _take_parameters(self, changes: list[parameters.Parameter]) -> None:
+        self.settings = self._outputs.settings = parameters.read(self)
+        if self._inputs is not None:
+            self._inputs.command_mode = self.settings.command_mode
+
+    def _on_cancel(self, request: Cancel.Request, response: Cancel.Response) -> Cancel.Response:
+        if self._engine is None:
+            response.message = f"the node is {self.phase}: nothing is being worked on"
+            return response
+        response.cancelled = self._engine.cancel(request.instruction_id or None)
+        response.success = bool(response.cancelled) or not request.instruction_id
+        if not response.success:
+            response.message = f"no instruction has the id '{request.instruction_id[:60]}'; ~/instructions lists them"
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._engine is not None
+        response.message = "frames and targets are forgotten" if response.success else f"the node is {self.phase}"
+        if self._engine is not None:
+            self._engine.reset()
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Off: images are not looked at, so every target becomes STALE; nothing is forgotten."""
+        response.success = self._inputs is not None
+        response.message = "" if response.success else f"the node is {self.phase}: activate it"
+        if self._inputs is not None:
+            self._inputs.enabled = request.data
+        return response
+
+
+def free_device_memory() -> None:
+    """Give cached GPU memory back to the system."""
+    import torch  # here: importing it takes seconds, which the node's start should not wait for
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
