@@ -25,5 +25,8 @@ class Perception(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[VisualMaps, ObjectLatents]:
         """``(B, 3, h, w)`` RGB in 0..1 to the maps and the latents of each frame."""
         maps = self.encoder(images)
+        return maps, self.latents(images, maps)
+
+    def latents(self, images: torch.Tensor, maps: VisualMaps) -> ObjectLatents:
         masks, score, valid = self.finder(maps)
-        return maps, ObjectLatents(masks, geometry(masks), self.appearance(images, maps, masks), score, valid)
+        return ObjectLatents(masks, geometry(masks), self.appearance(images, maps, masks), score, valid)

@@ -20,6 +20,7 @@ from ..data.scene import Episode
 from ..modules.object_latents import ObjectFinder, pixel_grid
 from ..modules.perception import Perception
 from .bank import EpisodeBank
+from .state import save_state, weight_average
 
 log = logging.getLogger(__name__)
 MAX_OBJECTS = 12
@@ -158,9 +159,7 @@ def train_perception(
     """Train for ``minutes`` of wall time (schedule included) and write ``checkpoint`` every two minutes; resumes from it."""
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
-    )
+    average = weight_average(model, 0.998)
     done, step = 0.0, 0
     if state:
         model.load_state_dict(state["model"])
@@ -175,7 +174,7 @@ def train_perception(
             bank = EpisodeBank(bank_folders)
         progress = elapsed / (minutes * 60)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-5
+            group["lr"] = float(learning_rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-5)
         episodes = [bank[int(i)] for i in rng.integers(len(bank), size=batch_episodes)]
         losses = perception_losses(model, make_batch(episodes, rng, config))
         loss = sum(losses.values())
@@ -191,17 +190,9 @@ def train_perception(
             log.info("perception %4.1f min step %d bank %d  %s", elapsed / 60, step, len(bank),
                      "  ".join(f"{k} {v:.3f}" for k, v in running.items()))  # fmt: skip
         if time.monotonic() - saved > 120:
-            saved = _save(checkpoint, model, average, optimizer, time.monotonic() - start, step)
-    _save(checkpoint, model, average, optimizer, time.monotonic() - start, step)
+            saved = save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
+    save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
     model.load_state_dict(average.module.state_dict())
-
-
-def _save(path: Path, model, average, optimizer, seconds: float, step: int) -> float:
-    partial = path.with_suffix(".partial")
-    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**state, "seconds": seconds, "step": step}, partial)
-    partial.replace(path)
-    return time.monotonic()
 
 
 @torch.inference_mode()

@@ -1,0 +1,18 @@
+"""Batch norm folded into the convolution before it: the same function, a third fewer passes over memory."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` in evaluation mode where every ``Sequential(Conv2d, BatchNorm2d, …)`` is one convolution."""
+    folded = copy.deepcopy(module).eval()
+    for part in folded.modules():
+        if isinstance(part, nn.Sequential) and len(part) >= 2:
+            if isinstance(part[0], nn.Conv2d) and isinstance(part[1], nn.BatchNorm2d):
+                part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+    return folded

@@ -1,0 +1,102 @@
+"""Light mask head: a target token chooses among a frame's object latents; their soft masks are the mask.
+
+The token asks three things of every latent: does it look like what the words name (``match``: appearance only, so that it
+holds on any later frame), does it do what the words say (motion, context), and how does it stand to the others (a relation
+network over pairs, Santoro et al. 2017, with the anchors and the rivals that the token points at). This is the project's own
+head; the light-decoder idea follows MLLMSeg (sec. 3.3): no second vision encoder, masks from the features that exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from .object_latents import ObjectLatents
+
+PAIR = 7
+
+
+@dataclasses.dataclass
+class HeadScores:
+    """Logits for Q slots over K latents of the frame the grounding was made on; invalid latents at -1e4."""
+
+    target: torch.Tensor  # (Q, K) the answer
+    match: torch.Tensor  # (Q, K) the noun phrase alone
+    anchor: torch.Tensor  # (Q, K) what the relation refers to
+    presence: torch.Tensor  # (Q,) is there an answer at all
+
+
+def mlp(cin: int, hidden: int, cout: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(cin, hidden), nn.ReLU(), nn.Linear(hidden, cout))
+
+
+def pair_geometry(geometry: torch.Tensor) -> torch.Tensor:
+    """``(B, K, GEOMETRY)`` to ``(B, K, K, PAIR)``: where j is as seen from i."""
+    d = geometry[:, None, :] - geometry[:, :, None]  # (B, K_i, K_j, GEOMETRY)
+    dx, dy, dsize = d[..., 0], d[..., 2], d[..., 5]
+    reach = 0.5 * (geometry[:, None, :, 5] + geometry[:, :, None, 5])
+    gap = (dx.square() + (1.3 * dy).square()).add(1e-6).sqrt() - reach
+    return torch.stack([dx * 4, dy * 4, dsize * 10, gap * 4, (dx * 30).tanh(), (dy * 30).tanh(), (dsize * 60).tanh()], -1)
+
+
+class RelationalMaskHead(nn.Module):
+    def __init__(self, hidden: int, appearance: int, motion: int, width: int, pair: int = 32):
+        super().__init__()
+        self.ask = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * width), nn.ReLU())
+        self.match_query, self.match_key = nn.Linear(2 * width, width + 1), mlp(appearance, width, width)
+        self.anchor_query, self.anchor_key = nn.Linear(2 * width, width + 1), mlp(appearance, width, width)
+        self.doing_query, self.doing_key = nn.Linear(2 * width, pair), mlp(motion + hidden, width, pair)
+        self.pair_query, self.pair_key = nn.Linear(2 * width, pair), nn.Linear(PAIR, pair)
+        self.pair_out = nn.Linear(pair, pair)
+        self.decide = mlp(2 * width + 3 * pair + 2, width, 1)
+        self.presence = mlp(2 * width + 6, 32, 1)
+        self.scale = width**-0.5
+
+    def question(self, token: torch.Tensor) -> torch.Tensor:
+        """``(…, hidden)`` language state of a slot to its question ``(…, 2 * width)``."""
+        return self.ask(token)
+
+    def match(self, question: torch.Tensor, appearance: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """``(Q, 2W)`` questions on ``(Q, K, A)`` latents of any frame: logits ``(Q, K)``."""
+        return self._point(self.match_query(question), self.match_key(appearance), valid)
+
+    def _point(self, query: torch.Tensor, key: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        logits = (key @ query[..., :-1, None])[..., 0] * self.scale + query[..., -1:]
+        return logits.masked_fill(~valid, -1e4)
+
+    def forward(
+        self, token: torch.Tensor, said: torch.Tensor, latents: ObjectLatents, motion: torch.Tensor, context: torch.Tensor
+    ) -> HeadScores:
+        """``(Q, hidden)`` tokens with the language model's own TRK-against-REJ logit ``(Q,)``; latents, motion codes and the
+        contextual states ``(Q, K, ·)`` of each slot's key frame."""
+        question = self.question(token)
+        valid = latents.valid
+        match = self.match(question, latents.appearance, valid)
+        anchor = self._point(self.anchor_query(question), self.anchor_key(latents.appearance), valid)
+        doing = torch.relu(self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1)))  # (Q, K, P)
+        pairs = pair_geometry(latents.geometry)  # (Q, K_i, K_j, PAIR)
+        pairs = torch.relu(self.pair_key(pairs) + self.pair_query(question)[:, None, None])  # (Q, K_i, K_j, P)
+        pairs = torch.relu(self.pair_out(pairs))
+        others = ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+        to_anchor = torch.sigmoid(anchor)[:, None, :, None] * (others & valid[:, None])[..., None]
+        to_rival = torch.sigmoid(match)[:, None, :, None] * (others & valid[:, None])[..., None]
+        from_anchors = (pairs * to_anchor).amax(2)  # (Q, K, P)
+        from_rivals = (pairs * to_rival).amax(2)
+        asked = question[:, None].expand(-1, valid.shape[1], -1)
+        evidence = [asked, doing, from_anchors, from_rivals, match.clamp(-12, 12)[..., None], anchor.clamp(-12, 12)[..., None]]
+        allowed = self.decide(torch.cat(evidence, -1))[..., 0]
+        target = (nn.functional.logsigmoid(match) + allowed).masked_fill(~valid, -1e4)  # a soft AND: both must agree
+        return HeadScores(target, match, anchor, self._present(question, said, target, match, anchor))
+
+    def _present(self, question, said, target, match, anchor) -> torch.Tensor:
+        """Presence logit from what the language model said and from what the head found; both, because either alone ranks
+        absent things worse (the words do not see small evidence, the evidence does not read the words)."""
+        best = torch.topk(target.clamp(-12, 12), 2, dim=-1).values
+        top_match = match.clamp(-12, 12).amax(-1)
+        top_anchor = anchor.clamp(-12, 12).amax(-1)
+        weight = torch.softmax(target.clamp(-12, 12), -1)
+        agreed = (weight * match.clamp(-12, 12)).sum(-1)
+        facts = torch.stack([said, best[:, 0], best[:, 1], top_match, top_anchor, agreed], -1)
+        return self.presence(torch.cat([question, facts / 4], -1))[:, 0] + best[:, 0]

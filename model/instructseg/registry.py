@@ -1,0 +1,69 @@
+"""The recipes by name, and ``load``: the one way to get a Segmenter."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import torch
+
+from .core import BadInput, Segmenter
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A line of ``instructseg recipes``: what it is and where its ``build`` lives."""
+
+    name: str
+    summary: str
+    module: str
+    shipped: bool
+
+
+RECIPES: dict[str, Recipe] = {
+    "unified": Recipe(
+        "unified",
+        "this project's small default: object latents, motion from sparse frames, several targets, refusal; runs on a CPU",
+        "instructseg.recipes.unified.processing",
+        True,
+    ),
+}
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    name: str = "unified", checkpoint: str | Path | None = None, device: str | None = None, dtype: str | None = None
+) -> Segmenter:
+    """A recipe with its weights on a device, ready to ``encode``, ``ground`` and ``segment``.
+
+    checkpoint: a folder or a hub id; empty or None means the one shipped with the recipe. device: ``auto`` (CUDA where there
+    is one), ``cpu``, ``cuda``, ``cuda:N``. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    """
+    if name not in RECIPES:
+        raise BadInput(f"unknown recipe {name!r}; known are {sorted(RECIPES)}")
+    if (dtype or "auto") not in DTYPES:
+        raise BadInput(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
+    recipe = RECIPES[name]
+    if not checkpoint and not recipe.shipped:
+        raise BadInput(f"recipe {name!r} ships no weights: give the folder or the hub id of its checkpoint")
+    build = importlib.import_module(recipe.module).build
+    return build(checkpoint or None, pick_device(device), DTYPES[dtype or "auto"])
+
+
+def pick_device(device: str | None) -> torch.device:
+    """``auto`` is CUDA where it is usable, else the CPU; a device that is not there is an error, never a silent fall-back."""
+    if device in (None, "", "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError:
+        raise BadInput(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from None
+    if picked.type not in ("cpu", "cuda"):
+        raise BadInput(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {device!r} was asked for, but this torch sees no CUDA device; use cpu or install the CUDA build")
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device {device!r} was asked for, but there are only {torch.cuda.device_count()} CUDA devices")
+    return picked

@@ -1,0 +1,86 @@
+"""The episodes of a bank after perception: object latents of every frame and which object each latent is.
+
+The language stage never touches pixels: it trains on these with freshly drawn instructions, thousands of questions a minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from ..data.instructions import SceneFacts
+from ..modules.object_latents import ObjectLatents
+from ..modules.perception import Perception
+from .bank import KEY, EpisodeBank
+
+
+@dataclasses.dataclass
+class LatentBank:
+    """N episodes of T frames with K latents; ``ids`` is the object a latent covers (IoU above one half), 0 = none."""
+
+    appearance: torch.Tensor  # (N, T, K, A)
+    geometry: torch.Tensor  # (N, T, K, GEOMETRY)
+    score: torch.Tensor  # (N, T, K)
+    valid: torch.Tensor  # (N, T, K) bool
+    ids: torch.Tensor  # (N, T, K) int64
+    motions: torch.Tensor  # (N, 256) int64 motion class of each object id at the key frame, -1 = no object
+    facts: list[SceneFacts]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def frames(self, rows: torch.Tensor, time: int) -> ObjectLatents:
+        """Latents of the chosen episodes at one of the clip's times, without masks."""
+        valid = self.valid[rows, time]
+        no_masks = torch.zeros(*valid.shape, 1, 1)
+        return ObjectLatents(
+            no_masks, self.geometry[rows, time], self.appearance[rows, time].float(), self.score[rows, time], valid
+        )
+
+
+@torch.inference_mode()
+def encode_bank(perception: Perception, bank: EpisodeBank, cache: Path | None = None) -> LatentBank:
+    """Run perception over every frame; with ``cache``, read the tensors from there when it exists."""
+    facts = [SceneFacts(episode) for episode in bank]
+    if cache is not None and cache.exists():
+        tensors = torch.load(cache, weights_only=True)
+        if len(tensors["ids"]) == len(facts):
+            return LatentBank(**tensors, facts=facts)
+    perception.eval()
+    columns: dict[str, list[torch.Tensor]] = {k: [] for k in ("appearance", "geometry", "score", "valid", "ids", "motions")}
+    for episode in tqdm(bank, desc="encoding scenes", total=len(bank), mininterval=5):
+        images = torch.from_numpy(np.array(episode.images)).permute(0, 3, 1, 2).float() / 255
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            maps = perception.encoder(images.contiguous(memory_format=torch.channels_last))
+        maps = type(maps)(*(getattr(maps, f.name).float() for f in dataclasses.fields(maps)))
+        latents = perception.latents(images, maps)
+        columns["appearance"].append(latents.appearance.half())
+        columns["geometry"].append(latents.geometry)
+        columns["score"].append(latents.score)
+        columns["valid"].append(latents.valid)
+        columns["ids"].append(cover(latents, torch.from_numpy(np.array(episode.instances))))
+        motions = torch.full((256,), -1)
+        for column, o in enumerate(episode.objects):
+            motions[o.id] = int(episode.motions[KEY][column])
+        columns["motions"].append(motions)
+    tensors = {name: torch.stack(parts) for name, parts in columns.items()}
+    if cache is not None:
+        torch.save(tensors, cache)
+    return LatentBank(**tensors, facts=facts)
+
+
+def cover(latents: ObjectLatents, instances: torch.Tensor) -> torch.Tensor:
+    """``(T, K)`` id of the object that each latent's mask covers with IoU above one half, else 0."""
+    used = torch.arange(1, max(int(instances.max()), 1) + 1)
+    truth = (instances[:, None] == used[:, None, None]).float()  # (T, O, H, W)
+    truth = F.avg_pool2d(truth, 2).flatten(2)  # (T, O, P)
+    masks = (latents.masks > 0.5).float().flatten(2)  # (T, K, P)
+    both = masks @ truth.transpose(1, 2)
+    iou = both / (masks.sum(-1, keepdim=True) + truth.sum(-1)[:, None] - both).clamp(min=1)
+    best, index = iou.max(-1)
+    return torch.where((best > 0.5) & latents.valid, index + 1, 0)
