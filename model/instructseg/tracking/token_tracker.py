@@ -164,7 +164,6 @@ class TokenTracker:
         for target in self.targets:
             if target.machine.state is State.PRESENT and target.slot not in shown:
                 target.machine.failed("no mask was computed on this frame", stamp_ns)
-                target.token = None
         if prompts:
             self._failures = 0
         self._collect()
@@ -179,7 +178,6 @@ class TokenTracker:
         fresh = any(t.machine.state is not State.ERROR or t.machine.armed for t in hit)
         for target in hit:
             target.machine.failed(reason, stamp_ns)
-            target.token = None
         if fresh or only_missing:
             self._failures += 1
             back_off = min(2 ** (self._failures - 1), _LONGEST_BACK_OFF)
@@ -198,7 +196,6 @@ class TokenTracker:
             was_stale = target.machine.state is State.STALE
             target.machine.resumed(gap_ns, stamp_ns)
             if was_stale and not target.machine.armed:
-                target.token = None
                 self._next_ground_ns = None
         self._collect()
 
@@ -210,8 +207,7 @@ class TokenTracker:
             target.machine.restart(reason, stamp_ns)
         self._collect()
         del self.targets[1:]
-        first = self.targets[0]
-        first.slot, first.token, first.phrase, first.grounded_stamp_ns = 0, None, "", 0
+        self.targets[0].phrase, self.targets[0].grounded_stamp_ns = "", 0
 
     def close(self) -> None:
         """The instruction has ended: give the ids back, make running results obsolete."""
@@ -252,13 +248,15 @@ class TokenTracker:
             if target.slot < answered or (target.machine.live and not refresh):
                 continue
             target.machine.dropped("no longer named by the reasoner", stamp_ns)
-            target.token = None
             if target.slot > 0:
                 self._collect()
                 self.targets.remove(target)
 
     def _collect(self) -> None:
+        """After every change: its events, and no token is kept that may not be used."""
         for target in self.targets:
+            if not target.machine.armed:
+                target.token = None
             for change in target.machine.take_changes():
                 if change.before in EVENT_STATES or change.after in EVENT_STATES:
                     self._events.append(

@@ -1,0 +1,133 @@
+"""A segmenter that works on plain colours, so that the streaming engine can be tested without a network.
+
+The text "red" asks for the red pixels; a token is a colour. Each step can be slowed down, held back or made to raise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from instructseg.core import (
+    Clip,
+    EncodedFrame,
+    Frame,
+    Grounding,
+    Instruction,
+    Sampling,
+    Segmenter,
+    Target,
+    TargetMask,
+)
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+SECOND = 1_000_000_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColourToken:
+    """seen: stamps of the frames this token was carried over, where the fake renews its tokens."""
+
+    rgb: tuple[int, int, int]
+    seen: tuple[int, ...] = ()
+
+
+class ColourSegmenter(Segmenter):
+    """raising: steps that raise now. delays: seconds by step. gates: events that a step waits for before it answers;
+    entered: set when a step has begun. rejection: rejection score by colour (else from the key frame's pixels).
+    score: mask score from its pixels. renew_tokens: every segmentation returns a new token."""
+
+    name = "colours"
+    max_targets = 3
+
+    def __init__(self, sampling: Sampling | None = None, renew_tokens: bool = False) -> None:
+        self.sampling = sampling or Sampling(sparse=3, dense=1, horizon_s=1.0)
+        self.renew_tokens = renew_tokens
+        self.raising: set[str] = set()
+        self.delays: dict[str, float] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.entered = {step: threading.Event() for step in ("encode", "ground", "segment")}
+        self.rejection: dict[str, float] = {}
+        self.score: Callable[[int], float] = lambda pixels: 0.9 if pixels else 0.02
+        self.encoded: list[int] = []
+        self.clips: list[Clip] = []
+        self.segmented: list[tuple[int, int]] = []  # (stamp, number of tokens)
+
+    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
+        self._begin("encode")
+        self.encoded += [frame.stamp_ns for frame in frames]
+        return [EncodedFrame(frame, frame.image) for frame in frames]
+
+    def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
+        self.clips.append(clip)
+        self._begin("ground")
+        return [self._ground(clip, instruction) for instruction in instructions]
+
+    def segment(self, encoded: EncodedFrame, tokens: Sequence[ColourToken]) -> list[TargetMask]:
+        self._begin("segment")
+        stamp = encoded.frame.stamp_ns
+        self.segmented.append((stamp, len(tokens)))
+        masks = []
+        for token in tokens:
+            mask = (encoded.features == np.array(token.rgb, np.uint8)).all(axis=-1)
+            after = ColourToken(token.rgb, (*token.seen, stamp)) if self.renew_tokens else token
+            masks.append(TargetMask(mask, self.score(int(mask.sum())), after, mask.astype(np.uint8) * 255))
+        return masks
+
+    def _ground(self, clip: Clip, instruction: Instruction) -> Grounding:
+        targets = []
+        for name in [word.strip(".,") for word in instruction.text.split()]:
+            if name in COLOURS:
+                there = (clip.key.features == np.array(COLOURS[name], np.uint8)).all(axis=-1).any()
+                rejection = self.rejection.get(name, 0.05 if there else 0.95)
+                token = ColourToken(COLOURS[name]) if rejection < 0.5 else None
+                targets.append(Target(token, 1.0 - rejection, rejection, token is None, name))
+        stamps = tuple(encoded.frame.stamp_ns for encoded in clip.frames)
+        return Grounding(instruction.id, stamps[-1], stamps, tuple(targets), instruction.text)
+
+    def _begin(self, step: str) -> None:
+        self.entered[step].set()
+        if step in self.gates and not self.gates[step].wait(10.0):
+            raise TimeoutError(f"the gate of {step} was not opened within 10 s")
+        time.sleep(self.delays.get(step, 0.0))
+        if step in self.raising:
+            raise RuntimeError(f"{step} broke on purpose")
+
+
+def colour_frame(
+    seconds: float, *colours: str, camera: str = "camera", size: tuple[int, int] = (48, 64), shift: int = 0
+) -> Frame:
+    """A grey frame with one 8 x 8 square a colour, side by side; ``shift`` moves them right by that many pixels."""
+    image = np.full((*size, 3), 127, np.uint8)
+    for place, name in enumerate(COLOURS):
+        if name in colours:
+            left = 4 + 12 * place + shift
+            image[8:16, left : left + 8] = COLOURS[name]
+    return Frame(image, round(seconds * SECOND), camera)
+
+
+class ManualClock:
+    """A clock that stands still until it is told to go."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.ns = round(seconds * SECOND)
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def advance(self, seconds: float) -> None:
+        self.ns += round(seconds * SECOND)
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """Whether the condition becomes true within the time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True

@@ -1,0 +1,243 @@
+"""Slots, tokens, ids and events of one instruction on one camera."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.fakes import SECOND
+
+from instructseg.core import Grounding, Instruction, State, Target, TargetMask
+from instructseg.tracking import InstanceIds, Policy, Schedule, TokenTracker
+
+PERIOD = SECOND // 2
+
+
+def make_tracker(**schedule) -> TokenTracker:
+    return TokenTracker(
+        Instruction("a", "red and blue"), "left", Policy(), Schedule(PERIOD, **schedule), InstanceIds(), 3, 0
+    )
+
+
+def grounding(*rejections: float) -> Grounding:
+    targets = tuple(Target(f"token {i}", 1 - r, r, r >= 0.5, f"thing {i}") for i, r in enumerate(rejections))
+    return Grounding("a", 0, (0,), targets)
+
+
+def ground(tracker: TokenTracker, stamp: int, *rejections: float, refresh: bool = False) -> None:
+    tracker.begin_grounding(stamp)
+    answer = grounding(*rejections)
+    tokens = {slot: target.token for slot, target in tracker.accepted(answer, refresh).items()}
+    tracker.apply_grounding(answer, tokens, stamp, stamp, refresh)
+
+
+def show(tracker: TokenTracker, stamp: int, *scores: float):
+    """One frame on which every prompted slot gets the score of its slot number."""
+    prompts = tracker.prompts()
+    masks = [
+        TargetMask(np.full((4, 4), scores[p.target.slot] >= 0.5), scores[p.target.slot], p.token) for p in prompts
+    ]
+    return tracker.update(stamp, prompts, masks)
+
+
+def states(tracker: TokenTracker) -> list[State]:
+    return [target.machine.state for target in tracker.targets]
+
+
+def test_a_new_tracker_is_one_target_in_grounding_without_an_id():
+    (target,) = make_tracker().update(0)
+    assert (target.state, target.instance_id, target.mask) == (State.GROUNDING, 0, None)
+
+
+def test_two_targets_get_two_ids_and_their_phrases():
+    tracker = make_tracker()
+    ground(tracker, 1, 0.1, 0.1)
+    first, second = show(tracker, 2, 0.9, 0.8)
+    assert (first.state, second.state) == (State.PRESENT, State.PRESENT)
+    assert (first.instance_id, second.instance_id) == (1, 2)
+    assert (first.phrase, second.phrase) == ("thing 0", "thing 1")
+    assert first.grounded_stamp_ns == 1 and first.since_ns == 2
+
+
+def test_a_refused_target_has_no_id_and_is_asked_again():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.9)
+    (target,) = tracker.update(1)
+    assert (target.state, target.instance_id) == (State.NO_TARGET, 0)
+    assert not tracker.due(PERIOD - 1)
+    assert tracker.due(PERIOD)
+    (event,) = tracker.take_events()
+    assert (event.before, event.after, event.instance_id, event.camera) == (
+        State.GROUNDING,
+        State.NO_TARGET,
+        0,
+        "left",
+    )
+    assert event.rejection_score == 0.9
+
+
+def test_an_empty_answer_is_no_target():
+    tracker = make_tracker()
+    ground(tracker, 0)
+    assert states(tracker) == [State.NO_TARGET]
+    assert tracker.prompts() == []
+
+
+def test_without_regrounding_on_loss_only_new_and_failed_ones_are_asked():
+    tracker = make_tracker(on_loss=False)
+    ground(tracker, 0, 0.9)
+    assert not tracker.due(100 * SECOND)
+    tracker.fail("broken", 100 * SECOND)
+    assert tracker.due(101 * SECOND)
+
+
+def test_a_lost_target_keeps_its_id_and_the_live_one_its_token():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1, 0.1)
+    show(tracker, 0, 0.9, 0.9)
+    show(tracker, SECOND, 0.9, 0.1)
+    show(tracker, 3 * SECOND, 0.9, 0.1)
+    assert states(tracker) == [State.PRESENT, State.LOST]
+    assert [prompt.target.slot for prompt in tracker.prompts()] == [0] and tracker.targets[1].token is None
+    assert tracker.due(3 * SECOND)
+    ground(tracker, 3 * SECOND, 0.9, 0.1)  # would refuse the live one: it is not asked about
+    first, second = show(tracker, 3 * SECOND + 1, 0.9, 0.9)
+    assert (first.state, first.instance_id) == (State.PRESENT, 1)
+    assert (second.state, second.instance_id) == (State.PRESENT, 2)
+    events = [(e.instance_id, e.before, e.after) for e in tracker.take_events()]
+    assert events == [(2, State.OCCLUDED, State.LOST), (2, State.LOST, State.PRESENT)]
+
+
+def test_present_targets_are_left_alone_unless_a_refresh_is_wanted():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1)
+    show(tracker, 0, 0.9)
+    assert tracker.due_about(100 * SECOND) is None
+    tracker = make_tracker(refresh_ns=2 * SECOND)
+    ground(tracker, 0, 0.1)
+    show(tracker, 0, 0.9)
+    assert tracker.due_about(2 * SECOND - 1) is None
+    assert tracker.due_about(2 * SECOND) == "all"
+    ground(tracker, 2 * SECOND, 0.9, refresh=True)
+    assert states(tracker) == [State.NO_TARGET]
+
+
+def test_a_slot_that_is_no_longer_named_goes_and_comes_back_with_its_id():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1, 0.1)
+    show(tracker, 0, 0.1, 0.1)
+    show(tracker, 2 * SECOND, 0.1, 0.1)
+    assert states(tracker) == [State.LOST, State.LOST]
+    ground(tracker, 2 * SECOND, 0.1)
+    assert len(tracker.targets) == 1
+    assert (2, State.NO_TARGET) in [(e.instance_id, e.after) for e in tracker.take_events()]
+    show(tracker, 3 * SECOND, 0.1)
+    ground(tracker, 3 * SECOND, 0.1, 0.1)
+    assert [t.instance_id for t in show(tracker, 3 * SECOND + 1, 0.9, 0.9)] == [1, 2]
+
+
+def test_no_more_targets_than_allowed():
+    tracker = make_tracker()
+    ground(tracker, 0, *[0.1] * 9)
+    assert len(tracker.targets) == 3
+
+
+def test_failures_in_a_row_back_off_and_a_good_frame_forgets_them():
+    tracker = make_tracker()
+    waits, stamp = [], 0
+    for _ in range(7):
+        tracker.begin_grounding(stamp)
+        tracker.fail("ground failed", stamp, only_missing=True)
+        step = next(k for k in range(1, 100) if tracker.due(stamp + k * PERIOD))
+        waits.append(step)
+        stamp += step * PERIOD
+    assert waits == [1, 2, 4, 8, 16, 16, 16]
+    ground(tracker, stamp, 0.1)
+    show(tracker, stamp, 0.9)
+    tracker.fail("segment failed", stamp)
+    assert tracker.due(stamp + PERIOD)
+
+
+def test_a_failing_reasoner_leaves_live_targets_alone():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1, 0.9)
+    show(tracker, 0, 0.9)
+    tracker.fail("ground failed", 1, only_missing=True)
+    assert states(tracker) == [State.PRESENT, State.ERROR]
+
+
+def test_present_without_a_mask_on_this_frame_fails_closed():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1)
+    show(tracker, 0, 0.9)
+    (target,) = tracker.update(1)
+    assert target.state is State.ERROR and target.mask is None
+
+
+def test_a_newer_token_is_not_overwritten_by_a_mask_of_the_old_one():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1)
+    prompts = tracker.prompts()
+    tracker.targets[0].token = "newer"
+    tracker.update(1, prompts, [TargetMask(np.ones((4, 4), bool), 0.9, "old, renewed")])
+    assert tracker.targets[0].token == "newer"
+
+
+def test_restart_forgets_targets_and_makes_running_work_obsolete_but_keeps_ids():
+    tracker = make_tracker()
+    ground(tracker, 5 * SECOND, 0.1, 0.1)
+    show(tracker, 5 * SECOND, 0.9, 0.9)
+    before = tracker.generation
+    tracker.restart("time jumped back", 0)
+    assert tracker.generation != before
+    assert states(tracker) == [State.GROUNDING] and tracker.prompts() == []
+    assert tracker.due(0)
+    ground(tracker, 0, 0.1, 0.1)
+    assert [t.instance_id for t in show(tracker, 1, 0.9, 0.9)] == [1, 2]
+
+
+def test_closing_gives_the_ids_back():
+    ids = InstanceIds()
+    tracker = TokenTracker(Instruction("a", "red"), "left", Policy(), Schedule(), ids, 3, 0)
+    ground(tracker, 0, 0.1, 0.1)
+    assert len(ids) == 2
+    tracker.close()
+    assert len(ids) == 0
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("ground"), st.lists(st.sampled_from([0.1, 0.48, 0.9]), max_size=4), st.booleans()),
+    st.tuples(st.just("show"), st.lists(st.sampled_from([0.0, 0.45, 0.9]), min_size=3, max_size=3)),
+    st.tuples(st.sampled_from(["fail", "stale", "resume", "restart", "empty frame"])),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from([SECOND // 8, 2 * SECOND]), STEPS), max_size=30))
+def test_what_always_holds(steps):
+    tracker, stamp, ids_of_slot = make_tracker(), 0, {}
+    for pause, (kind, *values) in steps:
+        stamp += pause
+        shown = tracker.update(stamp) if kind == "empty frame" else ()
+        if kind == "ground":
+            ground(tracker, stamp, *values[0], refresh=values[1])
+        elif kind == "show":
+            shown = show(tracker, stamp, *values[0])
+        elif kind == "fail":
+            tracker.fail("on purpose", stamp)
+        elif kind == "stale":
+            tracker.stale("on purpose", stamp)
+        elif kind == "resume":
+            tracker.resumed(pause, stamp)
+        elif kind == "restart":
+            tracker.restart("on purpose", stamp)
+        assert 1 <= len(tracker.targets) <= 3
+        for target in shown:  # TargetState itself refuses a mask without PRESENT, and PRESENT without a mask
+            assert (target.mask is not None) == (target.state is State.PRESENT)
+        for target in tracker.targets:
+            assert (target.token is not None) == target.machine.armed
+        for target, described in zip(tracker.targets, shown, strict=False):
+            if described.instance_id:
+                assert ids_of_slot.setdefault(target.slot, described.instance_id) == described.instance_id
+        assert len(set(ids_of_slot.values())) == len(ids_of_slot)
+        for event in tracker.take_events():
+            assert event.before is not event.after and event.reason
