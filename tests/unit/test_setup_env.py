@@ -117,7 +117,7 @@ def test_a_broken_venv_is_named(setup_env: ModuleType) -> None:
         setup_env.create_venv()
 
 
-@pytest.mark.parametrize(("listed", "cuda"), [("GPU 0: NVIDIA L4 (UUID: GPU-1)\n", True), ("No devices found.\n", False)])
+@pytest.mark.parametrize(("listed", "cuda"), [("GPU 0: NVIDIA L4 (UUID: 1)\n", True), ("No devices found.\n", False)])
 def test_cuda_device(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch, listed: str, cuda: bool) -> None:
     answer = subprocess.CompletedProcess([], 0, stdout=listed)
     monkeypatch.setattr(setup_env.subprocess, "run", lambda *_arguments, **_options: answer)
