@@ -2,7 +2,7 @@
 
     ros2 launch instructseg_node instructseg.launch.py image:=/head/image_raw depth:=/head/depth camera_info:=/head/info
 
-`recipe`, `checkpoint` and `device` are laid over the parameter file where they are given.
+`recipe`, `checkpoint`, `device` and `image_transport` are laid over the parameter file where they are given.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ from instructseg_node import dds
 
 PACKAGE = "instructseg_node"
 PARAMETERS = str(Path(get_package_share_directory(PACKAGE)) / "config" / "unified.yaml")
-OVERRIDES = ("recipe", "checkpoint", "device")
+OVERRIDES = ("recipe", "checkpoint", "device", "image_transport")
 TRUE_FALSE = ["true", "false"]
 
 
@@ -43,6 +43,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("recipe", default_value="", description="empty: as in the parameter file"),
             DeclareLaunchArgument("checkpoint", default_value="", description="the same"),
             DeclareLaunchArgument("device", default_value="", description="the same; cpu, cuda, cuda:1"),
+            DeclareLaunchArgument("image_transport", default_value="", description="the same; raw or compressed"),
             DeclareLaunchArgument("image", default_value="image", description="topic of the colour images"),
             DeclareLaunchArgument("depth", default_value="depth", description="topic of the depth images"),
             DeclareLaunchArgument("camera_info", default_value="camera_info", description="topic of the calibration"),
