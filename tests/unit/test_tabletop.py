@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from instructseg.core import BadInput, InstructSegError
-from instructseg.data import scene, tabletop, tabletop_assets, tabletop_layout
+from instructseg.data import scene, tabletop_assets, tabletop_layout, tabletop_spec
 from instructseg.data.tabletop import CameraKey, Light, PlacedObject, SceneSpec, Surface, Tabletop, Waypoint
 
 TIMES = (0.0, 0.4, 0.8)
@@ -82,7 +82,7 @@ def test_a_mask_covers_exactly_the_object_and_depth_is_metric(table: Tabletop) -
     row, column = (int(v) for v in np.argwhere(instance == 9).mean(0).round())
     fx, fy, cx, cy = table.intrinsics(spec)
     z = depth[row, column]
-    axes = tabletop.camera_axes(np.array(spec.camera[0].eye), np.array(spec.camera[0].target))
+    axes = tabletop_spec.camera_axes(np.array(spec.camera[0].eye), np.array(spec.camera[0].target))
     point = spec.camera[0].eye + axes @ (z * np.array([(column - cx) / fx, -(row - cy) / fy, -1.0]))
     assert abs(np.linalg.norm(point - (0, 0, 0.03)) - 0.03) < 0.002  # it lies on the ball
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from . import scene, tabletop_layout
-from .tabletop import CameraKey, Light, PlacedObject, SceneSpec, Surface, Waypoint
+from .tabletop_spec import CameraKey, Light, PlacedObject, SceneSpec, Surface, Waypoint
 
 DURATION = 30.0  # s
 # name: (shape, colour, size, clutter kind, waypoints (time, x, y, yaw)). The purple ball is a held-out composition.

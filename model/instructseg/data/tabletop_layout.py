@@ -10,7 +10,17 @@ import numpy as np
 
 from . import scene
 from . import tabletop_assets as assets
-from .tabletop import CameraKey, Light, PlacedObject, SceneSpec, Surface, Waypoint, camera_axes, camera_pose, position
+from .tabletop_spec import (
+    CameraKey,
+    Light,
+    PlacedObject,
+    SceneSpec,
+    Surface,
+    Waypoint,
+    camera_axes,
+    camera_pose,
+    position,
+)
 
 GAP = 0.006  # m between footprints
 MARGIN = 0.5  # s that paths and camera moves go on before the first and after the last frame
