@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from instructseg.core import BadInput
 
-from .dds import DdsProfileError, use_profile
+from .dds import use_profile
 from .node import InstructSegNode
 
 
@@ -28,13 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             use_profile(profile)
         rclpy.init(args=arguments)
         node = InstructSegNode()
-    except (
-        BadInput,
-        DdsProfileError,
-        InvalidParameterTypeException,
-        InvalidParameterValueException,
-        ParameterException,
-    ) as error:
+    except (BadInput, ParameterException, RuntimeError) as error:  # RuntimeError: what rcl and the DDS profile raise
         print(f"instructseg_node cannot start: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2

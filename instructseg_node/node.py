@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -271,8 +272,7 @@ class InstructSegNode(LifecycleNode):
 
 
 def free_device_memory() -> None:
-    """Give cached GPU memory back to the system."""
-    import torch  # here: importing it takes seconds, which the node's start should not wait for
-
-    if torch.cuda.is_available():
+    """Give cached GPU memory back to the system, where torch is in use: nothing is imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

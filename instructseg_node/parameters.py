@@ -52,7 +52,7 @@ class Settings:
     # model
     recipe: str = _entry("unified", CONFIGURE, "model recipe; `instructseg recipes` lists them")
     checkpoint: str = _entry("", CONFIGURE, "folder or file of the weights; empty: the recipe's own default")
-    device: str = _entry("", CONFIGURE, "cpu, cuda, cuda:<number> or mps; empty: the best there is")
+    device: str = _entry("", CONFIGURE, "cpu, cuda or cuda:<number>; empty: the best there is")
     dtype: str = _entry(
         "", CONFIGURE, "number format; empty: the recipe's own", allowed=("", "float32", "float16", "bfloat16")
     )
@@ -159,8 +159,8 @@ class Settings:
     def _check_names(self) -> None:
         if not self.recipe:
             raise BadInput("parameter recipe is empty; `instructseg recipes` lists the names")
-        if not re.fullmatch(r"|cpu|mps|cuda(:\d+)?", self.device):
-            raise BadInput(f"parameter device is {self.device!r}; allowed: cpu, cuda, cuda:<number>, mps or empty")
+        if not re.fullmatch(r"|cpu|cuda(:\d+)?", self.device):
+            raise BadInput(f"parameter device is {self.device!r}; allowed: cpu, cuda, cuda:<number> or empty")
         for name in self.cameras:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*", name):
                 raise BadInput(f"parameter cameras has {name!r}; a name is letters, digits and _, parts joined by /")
