@@ -49,6 +49,7 @@ class StreamingEngine:
         callbacks = Callbacks(on_result, on_rejection, on_grounding, on_instructions)
         self._state = StreamState(segmenter, self.config, clock_ns, callbacks, log)
         self._grounding = GroundStep(self._state)
+        self._inline = MaskStep(self._state, before_segmenting=self._ground_due)
         self._box = FrameBox(keep_every=self.config.frame_policy == "every")
         self._workers: Workers | None = None
         self._started_ns = clock_ns()
@@ -135,13 +136,13 @@ class StreamingEngine:
         The same frames and instructions give the same results. ``on_result`` is called too. Raises FrameRefused (a
         BadInput with its cause) for a frame that cannot be taken, InstructSegError while the threads run.
         """
-        if not self._life.acquire(blocking=False) or self._workers is not None:
-            if self._workers is None:
-                raise InstructSegError("process() runs one frame at a time; another call has not returned yet")
-            raise InstructSegError("process() is for an engine without threads; use submit_frame() or stop() it first")
+        if not self._life.acquire(blocking=False):
+            raise InstructSegError("process() runs one frame at a time; another call has not returned yet")
         try:
+            if self._workers is not None:
+                raise InstructSegError("process() is for an engine without threads; stop() it or use submit_frame()")
             self._admit(frame, limit_rate=False)
-            result = MaskStep(self._state, self._ground_due).run(frame)
+            result = self._inline.run(frame)
         finally:
             self._life.release()
         self._state.outbox.deliver()

@@ -29,7 +29,7 @@ class MaskStep:
 
     def run(self, frame: Frame) -> FrameResult:
         """The result on ``frame``. An exception of the segmenter becomes targets in ERROR. Raises FrameRefused
-        ("reset") when the camera was reset meanwhile."""
+        ("reset"), and counts it, when the camera was reset meanwhile."""
         state, timings = self._state, {}
         with state.guard:
             stream = state.stream(frame)
@@ -61,7 +61,7 @@ class MaskStep:
             answers[tracker] = (prompts, list(masks[: len(prompts)]))
             masks = masks[len(prompts) :]
         with state.guard:
-            _check_epoch(stream, epoch)
+            self._check_epoch(stream, epoch)
             targets = [
                 target
                 for tracker in state.book.trackers(frame.camera)
@@ -70,7 +70,7 @@ class MaskStep:
             return self._finish(frame, stream, targets, timings)
 
     def _remember(self, stream: CameraStream, epoch: int, encoded: EncodedFrame) -> None:
-        _check_epoch(stream, epoch)
+        self._check_epoch(stream, epoch)
         stream.buffer.push(encoded)
         stream.alive_ns, stream.stale = self._state.clock_ns(), False
         for tracker in self._state.book.trackers(stream.name):
@@ -88,7 +88,7 @@ class MaskStep:
         """No masks on this frame: the prompted trackers (None: all of the camera) go to ERROR."""
         state = self._state
         with state.guard:
-            _check_epoch(stream, epoch)
+            self._check_epoch(stream, epoch)
             trackers = state.book.trackers(frame.camera)
             hit = trackers if prompted is None else [tracker for tracker, _ in prompted]
             for tracker in trackers:
@@ -109,10 +109,10 @@ class MaskStep:
         state.recorder.frame_out(time.monotonic_ns(), age_s, timings)
         return FrameResult(frame, tuple(targets), age_s, timings)
 
-
-def _check_epoch(stream: CameraStream, epoch: int) -> None:
-    if stream.buffer.epoch != epoch:
-        raise FrameRefused("reset", f"camera {stream.name!r} was reset while this frame was being processed")
+    def _check_epoch(self, stream: CameraStream, epoch: int) -> None:
+        if stream.buffer.epoch != epoch:
+            self._state.recorder.count("drops", "reset")
+            raise FrameRefused("reset", f"camera {stream.name!r} was reset while this frame was being processed")
 
 
 def _timed(timings: dict[str, float], step: str, call: Callable[[], _T]) -> _T:

@@ -74,8 +74,7 @@ class Workers:
                 return
             try:
                 result = self._masking.run(frame)
-            except FrameRefused as refused:
-                state.recorder.count("drops", refused.cause)
+            except FrameRefused:
                 result = None
             except Exception as error:  # a fault of the engine itself: the frame is lost, the thread is not
                 state.fault("processing", error)
