@@ -1,0 +1,91 @@
+"""``/diagnostics`` once a second in every lifecycle state, with figures that are right; ages on the node's clock."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from builtin_interfaces.msg import Time
+from instructseg_msgs.msg import Target
+from node.node_harness import Harness
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+
+from instructseg.core import Instruction, State
+from instructseg.streaming import InstructionStatus
+from instructseg_node.diagnostics import ERROR, OK, STALE, WARN, Health, instruction_status, stream_status
+
+
+def test_reports_come_once_a_second_from_the_start(ros) -> None:
+    harness = Harness(ros)
+    reports = harness.listen_to_diagnostics()
+    harness.wait(lambda: len(reports) >= 2, "two reports")
+    stamps = [report.header.stamp.sec + report.header.stamp.nanosec * 1e-9 for report in reports]
+    assert stamps[1] - stamps[0] == pytest.approx(1.0, abs=0.5)
+    assert reports[0].status[0].name == "instructseg: stream"
+    assert reports[0].status[0].message == "unconfigured"
+
+
+def test_figures_of_a_running_stream(ros) -> None:
+    harness = Harness(ros, frame_policy="every").up("targets")
+    harness.say("the red block")
+    for _ in range(20):
+        harness.show("red")
+        time.sleep(0.02)
+    harness.wait(lambda: len(harness.heard["targets"]) == 20, "all frames")
+    report = harness.next_report()
+    stream = report["instructseg: stream"]
+    assert (stream["level"], stream["message"], stream["lifecycle"]) == (OK, "active", "active")
+    assert stream["hardware"] == stream["device"] == "cpu"
+    assert (stream["frames in"], stream["frames out"]) == ("20", "20")
+    assert 5.0 < float(stream["rate in Hz"]) < 50.0
+    assert 0.0 < float(stream["age p50 ms"]) <= float(stream["age p95 ms"]) <= float(stream["age p99 ms"]) < 5000.0
+    assert 10.0 < float(stream["memory resident MB"]) < 10_000.0
+    assert {"queue waiting", "median encode ms", "median segment ms", "groundings done"} <= set(stream)
+    instruction = report["instructseg: instruction command-1"]
+    assert (instruction["state"], instruction["text"], instruction["targets"]) == ("PRESENT", "the red block", "1")
+    assert instruction["level"] == OK
+
+
+@pytest.mark.parametrize(
+    ("health", "level", "words"),
+    [
+        (Health("unconfigured"), OK, "unconfigured"),
+        (Health("inactive", failure="activate failed: x"), ERROR, "activate failed: x"),
+        (Health("active", silent={"head": 7.2}), STALE, "no image from head for 7 s"),
+        (Health("active", enabled=False), OK, "disabled"),
+    ],
+)
+def test_the_worst_thing_is_the_message(health, level, words) -> None:
+    status = stream_status("n", health, None)
+    assert status.level == level
+    assert words in status.message
+
+
+@pytest.mark.parametrize(
+    ("state", "level"), [(State.PRESENT, OK), (State.LOST, WARN), (State.NO_TARGET, WARN), (State.STALE, STALE),
+                         (State.ERROR, ERROR)],
+)  # fmt: skip
+def test_the_state_of_an_instruction_is_its_level(state, level) -> None:
+    status = instruction_status("n", InstructionStatus(Instruction("a", "red"), state, "because", 0))
+    assert status.level == level
+    assert status.message == f"{state.name}: because"
+
+
+def test_ages_are_measured_on_simulated_time(ros) -> None:
+    harness = Harness(ros, use_sim_time=True).up("targets")
+    harness.publish("/clock", Clock(clock=Time(sec=100, nanosec=500_000_000)))
+    harness.wait(lambda: harness.node.get_clock().now().nanoseconds == 100_500_000_000, "simulated time")
+    harness.publish("command", String(data="red"))
+    tenth = 100_000_000
+    message = None
+    for step in range(1, 200):
+        harness.show("red", stamp=Time(sec=100, nanosec=step * tenth // 100))
+        time.sleep(0.01)
+        message = harness.heard["targets"][-1] if harness.heard["targets"] else None
+        if message and message.targets and message.targets[0].state == Target.PRESENT:
+            break
+    target = message.targets[0]
+    assert target.state == Target.PRESENT
+    stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+    assert target.age == pytest.approx(100.5 - stamp, abs=1e-3)
