@@ -405,6 +405,18 @@ def test_no_frames_is_stale_and_a_short_pause_goes_on_with_the_token():
     assert len(owner.segmenter.clips) == 1
 
 
+def test_a_clock_that_is_set_back_does_not_hide_a_dead_camera():
+    owner = Owner()
+    owner.engine.set_instruction(Instruction("a", "red"))
+    owner.show(1000.0, "red")
+    owner.clock.ns = 5 * SECOND
+    owner.engine.check_stale()
+    owner.clock.advance(0.6)
+    owner.engine.check_stale()
+    assert changes(owner) == [(State.PRESENT, State.STALE)]
+    assert owner.rejections[0].stamp_ns == round(1000.6 * SECOND)
+
+
 def test_after_a_long_pause_the_reasoner_is_asked_before_any_mask():
     owner = Owner()
     owner.engine.set_instruction(Instruction("a", "red"))

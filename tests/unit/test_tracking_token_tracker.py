@@ -31,12 +31,14 @@ def ground(tracker: TokenTracker, stamp: int, *rejections: float, refresh: bool 
     tracker.apply_grounding(answer, tokens, stamp, stamp, refresh)
 
 
-def show(tracker: TokenTracker, stamp: int, *scores: float):
-    """One frame on which every prompted slot gets the score of its slot number."""
+def show(tracker: TokenTracker, stamp: int, *scores: float, same_pixels: bool = False):
+    """One frame on which every prompted slot gets the score of its slot number, and pixels of its own from 0.5 on."""
     prompts = tracker.prompts()
-    masks = [
-        TargetMask(np.full((4, 4), scores[p.target.slot] >= 0.5), scores[p.target.slot], p.token) for p in prompts
-    ]
+    masks = []
+    for prompt in prompts:
+        pixels = np.zeros((4, 4), bool)
+        pixels[0 if same_pixels else prompt.target.slot] = scores[prompt.target.slot] >= 0.5
+        masks.append(TargetMask(pixels, scores[prompt.target.slot], prompt.token))
     return tracker.update(stamp, prompts, masks)
 
 
@@ -134,6 +136,27 @@ def test_a_slot_that_is_no_longer_named_goes_and_comes_back_with_its_id():
     show(tracker, 3 * SECOND, 0.1)
     ground(tracker, 3 * SECOND, 0.1, 0.1)
     assert [t.instance_id for t in show(tracker, 3 * SECOND + 1, 0.9, 0.9)] == [1, 2]
+
+
+def test_a_lost_target_does_not_come_back_on_the_pixels_of_a_live_one():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1, 0.1)
+    show(tracker, 0, 0.9, 0.9)
+    show(tracker, SECOND, 0.1, 0.9)
+    show(tracker, 3 * SECOND, 0.1, 0.9)
+    assert states(tracker) == [State.LOST, State.PRESENT]
+    ground(tracker, 3 * SECOND, 0.1)  # only one is seen, and it is the one that never left
+    first, second = show(tracker, 3 * SECOND + 1, 0.9, 0.9, same_pixels=True)
+    assert first.state is State.LOST and "another target" in first.reason
+    assert (second.state, second.instance_id) == (State.PRESENT, 2)
+    ground(tracker, 4 * SECOND, 0.1, 0.1)
+    assert [t.state for t in show(tracker, 4 * SECOND, 0.9, 0.9)] == [State.PRESENT, State.PRESENT]
+
+
+def test_two_new_targets_may_be_the_same_object():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1, 0.1)
+    assert [t.state for t in show(tracker, 0, 0.9, 0.9, same_pixels=True)] == [State.PRESENT, State.PRESENT]
 
 
 def test_no_more_targets_than_allowed():

@@ -99,7 +99,7 @@ class StreamingEngine:
             return True
         ended = workers.stop(STOP_TIMEOUT_S)
         with self._state.guard:
-            self._state.mark_stale(-1, self._started_ns, "the engine was stopped")
+            self._state.mark_stale(0, self._started_ns, "the engine was stopped")
             self._state.post_events()
         self._state.outbox.deliver()
         return ended

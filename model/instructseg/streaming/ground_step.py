@@ -76,14 +76,16 @@ class GroundStep:
         state, last_ns = self._state, job.clip.key.frame.stamp_ns
         with state.guard:
             tokens = {slot: target.token for slot, target in job.tracker.accepted(grounding, job.refresh).items()}
-        for attempt in range(_HAND_OVER_ROUNDS + 1):
+        rounds = 0
+        while True:
             with state.guard:
                 if not state.book.holds(job.tracker, job.generation):
                     return False
                 newer = job.stream.buffer.after(last_ns) if tokens else []
-                if not newer or attempt == _HAND_OVER_ROUNDS:
+                if not newer or rounds == _HAND_OVER_ROUNDS:
                     self._install(job, grounding, tokens)
                     return True
+            rounds += 1
             for encoded in newer:
                 replayed = self._replay(encoded, tokens)
                 unchanged = all(replayed[slot] is tokens[slot] for slot in tokens)
@@ -91,7 +93,6 @@ class GroundStep:
                 if unchanged:  # a recipe whose token is the same on every frame has nothing to catch up with
                     last_ns = newer[-1].frame.stamp_ns
                     break
-        raise AssertionError("unreachable: the last round installs")
 
     def _replay(self, encoded: EncodedFrame, tokens: dict[int, Any]) -> dict[int, Any]:
         prompts = list(tokens.values())

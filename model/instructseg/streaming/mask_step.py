@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..core import EncodedFrame, Frame
+from ..core import EncodedFrame, Frame, TargetMask
 from ..tracking.token_tracker import Prompt, TokenTracker
 from ..tracking.types import TargetState
 from .checks import checked_encoding, checked_masks
@@ -45,29 +45,30 @@ class MaskStep:
         if self._before_segmenting is not None:
             _timed(timings, "ground_s", lambda: self._before_segmenting(frame.camera))
         with state.guard:
-            batch = [(tracker, tracker.prompts()) for tracker in state.book.trackers(frame.camera)]
-        prompted = [(tracker, prompts) for tracker, prompts in batch if prompts]
-        tokens = [prompt.token for _, prompts in prompted for prompt in prompts]
+            prompts = {tracker: tracker.prompts() for tracker in state.book.trackers(frame.camera)}
         try:
-            masks = _timed(
-                timings,
-                "segment_s",
-                lambda: checked_masks(state.segmenter.segment(encoded, tokens), tokens, frame) if tokens else (),
-            )
+            masks = _timed(timings, "segment_s", lambda: self._segment(encoded, prompts))
         except Exception as error:
-            return self._failed(frame, stream, epoch, state.fault("segment", error), prompted, timings)
-        answers: dict[TokenTracker, tuple[list[Prompt], list]] = {}
-        for tracker, prompts in prompted:
-            answers[tracker] = (prompts, list(masks[: len(prompts)]))
-            masks = masks[len(prompts) :]
+            hit = [tracker for tracker in prompts if prompts[tracker]]
+            return self._failed(frame, stream, epoch, state.fault("segment", error), hit, timings)
         with state.guard:
             self._check_epoch(stream, epoch)
             targets = [
                 target
                 for tracker in state.book.trackers(frame.camera)
-                for target in tracker.update(frame.stamp_ns, *answers.get(tracker, ((), ())))
+                for target in tracker.update(frame.stamp_ns, prompts.get(tracker, ()), masks.get(tracker, ()))
             ]
             return self._finish(frame, stream, targets, timings)
+
+    def _segment(
+        self, encoded: EncodedFrame, prompts: dict[TokenTracker, list[Prompt]]
+    ) -> dict[TokenTracker, list[TargetMask]]:
+        """Masks for all prompts in one call of the segmenter, handed back to their trackers."""
+        tokens = [prompt.token for batch in prompts.values() for prompt in batch]
+        if not tokens:
+            return {}
+        masks = iter(checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame))
+        return {tracker: [next(masks) for _ in batch] for tracker, batch in prompts.items()}
 
     def _remember(self, stream: CameraStream, epoch: int, encoded: EncodedFrame) -> None:
         self._check_epoch(stream, epoch)
@@ -82,17 +83,16 @@ class MaskStep:
         stream: CameraStream,
         epoch: int,
         reason: str,
-        prompted: list[tuple[TokenTracker, list[Prompt]]] | None,
+        hit: list[TokenTracker] | None,
         timings: dict[str, float],
     ) -> FrameResult:
-        """No masks on this frame: the prompted trackers (None: all of the camera) go to ERROR."""
+        """No masks on this frame: the trackers that were ``hit`` (None: all of the camera) go to ERROR."""
         state = self._state
         with state.guard:
             self._check_epoch(stream, epoch)
             trackers = state.book.trackers(frame.camera)
-            hit = trackers if prompted is None else [tracker for tracker, _ in prompted]
             for tracker in trackers:
-                if tracker in hit:
+                if hit is None or tracker in hit:
                     tracker.fail(reason, frame.stamp_ns)
             targets = [target for tracker in trackers for target in tracker.update(frame.stamp_ns)]
             return self._finish(frame, stream, targets, timings)

@@ -94,7 +94,8 @@ class StreamState:
     def flush(self, stream: CameraStream, cause: str, reason: str) -> None:
         """Forget the frames, targets and tokens of one camera."""
         self.recorder.count("resets", cause)
-        self.say(logging.WARNING, f"reset:{cause}", f"camera {stream.name!r}: {reason}; targets are grounded anew")
+        level = logging.INFO if cause in ("reset", "started") else logging.WARNING  # asked for, or suffered
+        self.say(level, f"reset:{cause}", f"camera {stream.name!r}: {reason}; targets are grounded anew")
         stream.buffer.flush()
         stream.newest_ns = None
         self.book.restart(stream.name, f"{reason}, waiting for the reasoner")
@@ -105,14 +106,16 @@ class StreamState:
 
     def mark_stale(self, stale_after_ns: int, started_ns: int, why: str | None = None) -> None:
         """Targets of every camera that was not looked at for longer than ``stale_after_ns`` (by the owner's clock;
-        before its first frame since ``started_ns``) become STALE. why: the reason to give instead of the usual one."""
+        before its first frame since ``started_ns``) become STALE. why: a reason for all of them, silent or not."""
         now_ns = self.clock_ns()
+        for stream in self.streams.values():
+            stream.alive_ns = min(stream.alive_ns, now_ns)  # a clock that was set back must not hide a dead camera
         for entry in self.book:
             for camera, tracker in entry.trackers.items():
                 stream = self.streams.get(camera)
                 seen_ns = max(entry.started_ns, started_ns) if stream is None else stream.alive_ns
                 silent_ns = now_ns - seen_ns
-                if silent_ns <= stale_after_ns:
+                if why is None and silent_ns <= stale_after_ns:
                     continue
                 if stream is None or stream.newest_ns is None:
                     tracker.stale(why or f"no frame yet from camera {camera!r}", now_ns)

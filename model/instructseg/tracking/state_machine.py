@@ -136,6 +136,10 @@ class TargetStateMachine:
         self.armed = False
         self._move(State.NO_TARGET, reason, stamp_ns)
 
+    def taken(self, reason: str, stamp_ns: int) -> None:
+        """What was found is another target: this one stays, or becomes, LOST."""
+        self._lose(reason, stamp_ns)
+
     def failed(self, reason: str, stamp_ns: int) -> None:
         """A step of the model raised: nothing is known until a grounding succeeds again."""
         self.armed = False

@@ -14,6 +14,7 @@ from .state_machine import Policy, TargetStateMachine, Verdict, judge
 from .types import EVENT_STATES, RejectionEvent, TargetState
 
 _LONGEST_BACK_OFF = 16  # periods; a model that keeps failing is still asked now and then
+_SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is that one, seen twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +153,13 @@ class TokenTracker:
         frame fails closed: PRESENT lasts only while every frame brings its evidence.
         """
         shown: dict[int, TargetMask] = {}
-        for prompt, mask in zip(prompts, masks, strict=True):
+        pairs = sorted(zip(prompts, masks, strict=True), key=lambda pair: not pair[0].target.machine.live)
+        for prompt, mask in pairs:  # live ones first: who comes back must not take the place of one who is here
             target = prompt.target
             if not target.machine.armed or not any(target is known for known in self.targets):
+                continue
+            if target.machine.state is State.LOST and any(_same_pixels(mask.mask, m.mask) for m in shown.values()):
+                target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
             target.machine.segmented(mask.score, int(np.count_nonzero(mask.mask)), stamp_ns)
             if target.token is prompt.token:  # else a newer grounding has already put its own token there
@@ -289,3 +294,9 @@ class TokenTracker:
             mask=None if mask is None else mask.mask,
             confidence=None if mask is None else mask.confidence,
         )
+
+
+def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two masks show the same object."""
+    union = np.count_nonzero(one | other)
+    return union > 0 and np.count_nonzero(one & other) > _SAME_OBJECT_IOU * union
