@@ -30,20 +30,29 @@ class LoadReport:
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
-    """The local folder of a checkpoint; a hub id (``owner/name``) is downloaded because the user asked for it by name."""
+    """The local folder of a checkpoint; a hub id (``owner/name``) is downloaded because the user asked for it by
+    name."""
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise BadInput(f"checkpoint {str(checkpoint)!r} is a file; give the folder that holds config.json and the weights")
+        raise BadInput(
+            f"checkpoint {str(checkpoint)!r} is a file; give the folder that holds config.json and the weights"
+        )
     if not _HUB_ID.fullmatch(str(checkpoint)):
-        raise BadInput(f"checkpoint {str(checkpoint)!r} does not exist; give a folder, or a hub id of the form owner/name")
+        raise BadInput(
+            f"checkpoint {str(checkpoint)!r} does not exist; give a folder, or a hub id of the form owner/name"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model", "*.md"]))
+        return Path(
+            snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model", "*.md"])
+        )
     except Exception as error:
-        raise BadInput(f"checkpoint {str(checkpoint)!r} is no local folder and could not be fetched from the hub: {error}") from error
+        raise BadInput(
+            f"checkpoint {str(checkpoint)!r} is no local folder and could not be fetched from the hub: {error}"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -69,14 +78,18 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], sou
     """Load with every key accounted for; a missing, unexpected or misshapen one is an error that names it."""
     own = module.state_dict()
     report = LoadReport(
-        tuple(k for k in tensors if k in own), tuple(k for k in own if k not in tensors), tuple(k for k in tensors if k not in own)
+        tuple(k for k in tensors if k in own),
+        tuple(k for k in own if k not in tensors),
+        tuple(k for k in tensors if k not in own),
     )
     if report.missing or report.unexpected:
         raise BadInput(
             f"{source} does not fit the model: {report}; first missing {list(report.missing[:5])}, "
             f"first unexpected {list(report.unexpected[:5])}: was it written for another configuration?"
         )
-    wrong = [f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in own if own[k].shape != tensors[k].shape]
+    wrong = [
+        f"{k} {tuple(tensors[k].shape)} for {tuple(own[k].shape)}" for k in own if own[k].shape != tensors[k].shape
+    ]
     if wrong:
         raise BadInput(f"{source} does not fit the model: {len(wrong)} tensor(s) of another shape, first {wrong[:3]}")
     module.load_state_dict(tensors)

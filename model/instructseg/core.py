@@ -62,7 +62,8 @@ class EncodedFrame:
 class Clip:
     """The encoded frames a reasoner sees, oldest first; the last one is the key frame.
 
-    ``dense`` holds the indices of the frames seen in full detail (VideoLISA, sec. 3.2), the others are temporal context.
+    ``dense`` holds the indices of the frames seen in full detail (VideoLISA, sec. 3.2), the others are temporal
+    context.
     """
 
     frames: tuple[EncodedFrame, ...]
@@ -115,8 +116,8 @@ class Target:
     """One target slot of a grounding.
 
     token: the recipe's opaque target token that prompts the mask head on any frame; None when rejected.
-    score: confidence in [0, 1] that the target is in the key frame. rejection_score: probability in [0, 1] that what the
-    instruction names is absent. phrase: the words this slot answers, where the recipe knows them, else "".
+    score: confidence in [0, 1] that the target is in the key frame. rejection_score: probability in [0, 1] that what
+    the instruction names is absent. phrase: the words this slot answers, where the recipe knows them, else "".
     """
 
     token: Any
@@ -174,8 +175,8 @@ class Sampling:
 class Segmenter(abc.ABC):
     """What a recipe builds: three steps, each callable from any thread, none keeping state between calls.
 
-    ``encode`` and ``segment`` run for every processed frame, ``ground`` now and then. All tensors stay inside the opaque
-    features and tokens, on the recipe's device; images and masks cross the interface as NumPy arrays.
+    ``encode`` and ``segment`` run for every processed frame, ``ground`` now and then. All tensors stay inside the
+    opaque features and tokens, on the recipe's device; images and masks cross the interface as NumPy arrays.
     """
 
     name: str = ""

@@ -24,7 +24,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "unified": Recipe(
         "unified",
-        "this project's small default: object latents, motion from sparse frames, several targets, refusal; runs on a CPU",
+        "the project's small default: object latents, motion, several targets, refusal; runs on a CPU",
         "instructseg.recipes.unified.processing",
         True,
     ),
@@ -38,8 +38,8 @@ def load(
 ) -> Segmenter:
     """A recipe with its weights on a device, ready to ``encode``, ``ground`` and ``segment``.
 
-    checkpoint: a folder or a hub id; empty or None means the one shipped with the recipe. device: ``auto`` (CUDA where there
-    is one), ``cpu``, ``cuda``, ``cuda:N``. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    checkpoint: a folder or a hub id; empty or None means the one shipped with the recipe. device: ``auto`` (CUDA where
+    there is one), ``cpu``, ``cuda``, ``cuda:N``. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
     """
     if name not in RECIPES:
         raise BadInput(f"unknown recipe {name!r}; known are {sorted(RECIPES)}")
@@ -53,7 +53,7 @@ def load(
 
 
 def pick_device(device: str | None) -> torch.device:
-    """``auto`` is CUDA where it is usable, else the CPU; a device that is not there is an error, never a silent fall-back."""
+    """``auto`` is CUDA where it is usable, else the CPU; a device that is not there is an error, not a fall-back."""
     if device in (None, "", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -63,7 +63,7 @@ def pick_device(device: str | None) -> torch.device:
     if picked.type not in ("cpu", "cuda"):
         raise BadInput(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if picked.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device {device!r} was asked for, but this torch sees no CUDA device; use cpu or install the CUDA build")
+        raise BadInput(f"device {device!r} was asked for, but torch sees no CUDA device; use cpu, or its CUDA build")
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"device {device!r} was asked for, but there are only {torch.cuda.device_count()} CUDA devices")
+        raise BadInput(f"device {device!r} was asked for; there are {torch.cuda.device_count()} CUDA devices")
     return picked

@@ -36,7 +36,8 @@ class _Body:
 def sample_flat_episode(
     rng: np.random.Generator, split: str, times: Sequence[float], key: int, width: int = 256, height: int = 192
 ) -> Episode:
-    """One episode; every named object keeps at least 40 visible pixels in the key frame (scaled with the image area)."""
+    """One episode; every named object keeps at least 40 visible pixels in the key frame (scaled with the image
+    area)."""
     need = 40 * width * height / (256 * 192)
     while True:
         bodies = _draw_bodies(rng, split, times)
@@ -115,7 +116,9 @@ def _render(
     for (u, v), body in placed:
         x, y, unit = _project(u, v, body, w, h)
         ex = _EXTENT[body.obj.shape][0] * unit
-        cv2.ellipse(shadow, (int(x + 0.25 * light * unit), int(y)), (int(0.6 * ex) + 1, int(0.24 * ex) + 1), 0, 0, 360, 90, -1)
+        cv2.ellipse(
+            shadow, (int(x + 0.25 * light * unit), int(y)), (int(0.6 * ex) + 1, int(0.24 * ex) + 1), 0, 0, 360, 90, -1
+        )
     canvas *= 1 - cv2.GaussianBlur(shadow, (0, 0), 3)[..., None].astype(np.float32) / 255
     for (u, v), body in placed:
         x, y, unit = _project(u, v, body, w, h)
@@ -167,10 +170,15 @@ def _polygons(body: _Body, unit: float) -> list[tuple[np.ndarray, float]]:
                     (_ellipse(0, h - 0.01 * w, 0.82 * r, 0.8 * flat), 0.42)]  # fmt: skip
         case "bowl":
             cup = np.concatenate([_ellipse(0, h, r, h, np.pi, 2 * np.pi)])
-            return [(cup, 0.78), (_ellipse(0, h, r, 1.7 * flat), 1.08), (_ellipse(0, 0.98 * h, 0.88 * r, 1.4 * flat), 0.6)]
+            return [
+                (cup, 0.78),
+                (_ellipse(0, h, r, 1.7 * flat), 1.08),
+                (_ellipse(0, 0.98 * h, 0.88 * r, 1.4 * flat), 0.6),
+            ]
         case "bottle":
             neck = 0.4 * r
-            outline = np.array([[r, 0], [r, 0.58 * h], [neck, 0.74 * h], [neck, h], [-neck, h], [-neck, 0.74 * h], [-r, 0.58 * h],
+            outline = np.array([[r, 0], [r, 0.58 * h], [neck, 0.74 * h], [neck, h], [-neck, h], [-neck, 0.74 * h],
+            [-r, 0.58 * h],
                                 [-r, 0]])  # fmt: skip
             return [(outline, 0.78), (outline * [0.45, 1.0], 0.97), (_ellipse(0, h, neck, 0.4 * neck), 1.15)]
         case "plate":

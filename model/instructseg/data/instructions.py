@@ -1,9 +1,9 @@
 """Instructions asked about an episode, with their exact answers.
 
-An instruction has one to ``max`` target slots (one a conjunct); each slot answers with a set of objects, empty when what is named
-is absent. For the mask head's supervision a slot also knows the *candidates* (what the noun phrase alone matches) and the
-*anchors* (what the relation refers to). Held-out phrasings (carrier sentences, relation wordings, synonyms) are drawn only
-for the ``held_out`` split; compositions are held out by ``scene.py``.
+An instruction has one to ``max`` target slots (one a conjunct); each slot answers with a set of objects, empty when
+what is named is absent. For the mask head's supervision a slot also knows the *candidates* (what the noun phrase
+alone matches) and the *anchors* (what the relation refers to). Held-out phrasings (carrier sentences, relation
+wordings, synonyms) are drawn only for the ``held_out`` split; compositions are held out by ``scene.py``.
 """
 
 from __future__ import annotations
@@ -15,30 +15,47 @@ import numpy as np
 from .scene import CLUTTER, COLORS, MOTIONS, SHAPES, Episode, SceneObject
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "block": ("block", "cube", "brick"), "ball": ("ball", "sphere"), "can": ("can", "cylinder", "tin"), "cone": ("cone",),
+    "block": ("block", "cube", "brick"), "ball": ("ball", "sphere"), "can": ("can", "cylinder", "tin"),
+    "cone": ("cone",),
     "mug": ("mug", "cup"), "bowl": ("bowl", "basin"), "bottle": ("bottle", "flask"), "plate": ("plate", "dish"),
 }  # fmt: skip
 ANYTHING = ("thing", "object", "item")
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big")}
-FOREIGN_COLORS = ("pink", "brown", "gray", "grey", "turquoise", "cyan", "beige", "golden", "silver")  # never on the table
+FOREIGN_COLORS = (
+    "pink",
+    "brown",
+    "gray",
+    "grey",
+    "turquoise",
+    "cyan",
+    "beige",
+    "golden",
+    "silver",
+)  # never on the table
 FOREIGN_NOUNS = ("spoon", "fork", "banana", "apple", "phone", "key", "book", "hammer", "shoe", "scissors")
 UNKNOWN = "qqq"  # stands for a word outside the vocabulary
 USES: dict[str, tuple[str, ...]] = {  # phrase -> shapes that answer it
-    "something to drink from": ("mug",), "something i can drink out of": ("mug",), "something to pour coffee into": ("mug",),
+    "something to drink from": ("mug",), "something i can drink out of": ("mug",),
+    "something to pour coffee into": ("mug",),
     "something that can roll away": ("ball",), "something to throw": ("ball",), "a toy to kick": ("ball",),
-    "something to eat soup from": ("bowl",), "something to mix a salad in": ("bowl",), "something for my cereal": ("bowl",),
+    "something to eat soup from": ("bowl",), "something to mix a salad in": ("bowl",),
+    "something for my cereal": ("bowl",),
     "something to put food on": ("plate",), "something to serve a sandwich on": ("plate",),
     "something to build a tower with": ("block",), "something to stack": ("block",),
-    "something that holds wine": ("bottle",), "something with a narrow neck": ("bottle",), "something with a handle": ("mug",),
+    "something that holds wine": ("bottle",), "something with a narrow neck": ("bottle",),
+    "something with a handle": ("mug",),
     "something with a pointed tip": ("cone",), "something that looks like a party hat": ("cone",),
     "something that preserves food": ("can",), "something to open with a can opener": ("can",),
 }  # fmt: skip
 HELD_OUT_USES: dict[str, tuple[str, ...]] = {
-    "something i could drink coffee from": ("mug",), "something to eat cereal from": ("bowl",), "a thing that can roll": ("ball",),
-    "something to put a sandwich on": ("plate",), "something i can stack": ("block",), "the object with a handle": ("mug",),
+    "something i could drink coffee from": ("mug",), "something to eat cereal from": ("bowl",),
+    "a thing that can roll": ("ball",),
+    "something to put a sandwich on": ("plate",), "something i can stack": ("block",),
+    "the object with a handle": ("mug",),
 }  # fmt: skip
 CARRIERS = (
-    "{}", "{}", "{}", "segment {}", "find {}", "show me {}", "track {}", "follow {}", "pick up {}", "grab {}", "i need {}",
+    "{}", "{}", "{}", "segment {}", "find {}", "show me {}", "track {}", "follow {}", "pick up {}", "grab {}",
+    "i need {}",
     "please find {}", "please segment {}", "look for {}", "give me {}", "bring me {}", "can you see {}", "where is {}",
     "get {} for me", "{} please", "now find {}", "i want {}", "take {}",
 )  # fmt: skip
@@ -47,15 +64,19 @@ HELD_OUT_CARRIERS = (
     "robot , look for {} now", "point at {}",
 )  # fmt: skip
 RELATIONS: dict[str, tuple[str, ...]] = {
-    "left": ("to the left of", "left of", "on the left side of"), "right": ("to the right of", "right of", "on the right side of"),
-    "front": ("in front of", "closer than"), "behind": ("behind", "further away than"), "near": ("next to", "beside", "close to"),
+    "left": ("to the left of", "left of", "on the left side of"), "right": ("to the right of", "right of",
+    "on the right side of"),
+    "front": ("in front of", "closer than"), "behind": ("behind", "further away than"), "near": ("next to",
+    "beside", "close to"),
 }  # fmt: skip
 HELD_OUT_RELATIONS: dict[str, tuple[str, ...]] = {
-    "left": ("that is left of", "on the left of"), "right": ("that is right of", "on the right of"), "front": ("that is in front of",),
+    "left": ("that is left of", "on the left of"), "right": ("that is right of", "on the right of"),
+    "front": ("that is in front of",),
     "behind": ("that is behind",), "near": ("that is next to",),
 }  # fmt: skip
 SUPERLATIVES: dict[str, tuple[str, ...]] = {
-    "left": ("leftmost {}", "{} furthest to the left", "{} on the far left"), "right": ("rightmost {}", "{} furthest to the right"),
+    "left": ("leftmost {}", "{} furthest to the left", "{} on the far left"), "right": ("rightmost {}",
+    "{} furthest to the right"),
     "front": ("nearest {}", "closest {}", "{} closest to me"), "behind": ("farthest {}", "most distant {}"),
     "biggest": ("biggest {}", "largest {}"), "smallest": ("smallest {}",),
 }  # fmt: skip
@@ -117,7 +138,14 @@ class SceneFacts:
 
     def extreme(self, ids: set[int], kind: str) -> int | None:
         """The one of ``ids`` that is most ``kind``, or None when two are about equal."""
-        axis, sign = {"left": (0, -1), "right": (0, 1), "front": (2, 1), "behind": (2, -1), "biggest": (3, 1), "smallest": (3, -1)}[kind]
+        axis, sign = {
+            "left": (0, -1),
+            "right": (0, 1),
+            "front": (2, 1),
+            "behind": (2, -1),
+            "biggest": (3, 1),
+            "smallest": (3, -1),
+        }[kind]
         ranked = sorted(ids, key=lambda i: -sign * self.place[i][axis])
         first, second = (self.place[i][axis] for i in ranked[:2])
         margin = 0.22 * max(first, second) if axis == 3 else 0.04
@@ -159,7 +187,9 @@ class QuestionWriter:
         phrase = self._phrase(facts, absent, plural=True)
         if absent != (not phrase.ids):
             return None
-        return self._one_of(("all {}", "all the {}", "every one of the {}", "the {}")).format(phrase.words), (Slot(phrase.ids, phrase.ids),)
+        return self._one_of(("all {}", "all the {}", "every one of the {}", "the {}")).format(phrase.words), (
+            Slot(phrase.ids, phrase.ids),
+        )
 
     def _use(self, facts: SceneFacts, absent: bool):
         uses = HELD_OUT_USES if self.held_out and self.rng.random() < 0.5 else USES
@@ -213,12 +243,16 @@ class QuestionWriter:
         count = 3 if self.rng.random() < 0.2 else 2
         gone = self.rng.random(count) < (0.6 if absent else 0.1)
         phrases = [self._phrase(facts, bool(g)) for g in gone]
-        if any(len(p.ids) > 1 for p in phrases) or len({p.ids for p in phrases if p.ids}) < sum(bool(p.ids) for p in phrases):
+        if any(len(p.ids) > 1 for p in phrases) or len({p.ids for p in phrases if p.ids}) < sum(
+            bool(p.ids) for p in phrases
+        ):
             return None
         if absent == all(p.ids for p in phrases):
             return None
         words = [self._the(p.words) for p in phrases]
-        text = " and ".join(words) if self.rng.random() < 0.7 or count == 2 else f"{words[0]} , {words[1]} and {words[2]}"
+        text = (
+            " and ".join(words) if self.rng.random() < 0.7 or count == 2 else f"{words[0]} , {words[1]} and {words[2]}"
+        )
         return text, tuple(Slot(p.ids, p.ids) for p in phrases)
 
     # --- noun phrases
@@ -236,10 +270,13 @@ class QuestionWriter:
         if absent:
             color, shape, odd = self._twist(color, shape)
             if odd is not None:
-                return _Phrase(self._words(None, odd if odd in FOREIGN_COLORS else color, shape, odd, plural), frozenset())
+                return _Phrase(
+                    self._words(None, odd if odd in FOREIGN_COLORS else color, shape, odd, plural), frozenset()
+                )
         ids = frozenset(
             o.id for o in facts.objects
-            if (color is None or o.color == color) and (shape is None or o.shape == shape) and (size is None or o.size == size)
+            if (color is None or o.color == color) and (shape is None or o.shape == shape) and (size is None or
+            o.size == size)
         )  # fmt: skip
         return _Phrase(self._words(size, color, shape, None, plural), ids)
 
@@ -257,7 +294,9 @@ class QuestionWriter:
         return color, None, UNKNOWN
 
     def _words(self, size: str | None, color: str | None, shape: str | None, odd: str | None, plural: bool) -> str:
-        noun = odd if odd is not None and odd not in FOREIGN_COLORS else self._one_of(NOUNS[shape] if shape else ANYTHING)
+        noun = (
+            odd if odd is not None and odd not in FOREIGN_COLORS else self._one_of(NOUNS[shape] if shape else ANYTHING)
+        )
         if plural and noun != UNKNOWN:
             noun = {"dish": "dishes", "scissors": "scissors"}.get(noun, noun + "s")
         parts = [self._one_of(SIZE_WORDS[size]) if size else None, color, noun]
@@ -273,7 +312,9 @@ class QuestionWriter:
         carriers = HELD_OUT_CARRIERS if self.held_out and self.rng.random() < 0.5 else CARRIERS
         text = self._one_of(carriers).format(text)
         if self.rng.random() < 0.08:  # spoken filler, or words that a recogniser got wrong
-            text = self._one_of((f"{UNKNOWN} {text}", f"{UNKNOWN} {UNKNOWN} {text}", f"um {text}", f"ok {text}", f"{text} {UNKNOWN}"))
+            text = self._one_of(
+                (f"{UNKNOWN} {text}", f"{UNKNOWN} {UNKNOWN} {text}", f"um {text}", f"ok {text}", f"{text} {UNKNOWN}")
+            )
         return text
 
     def _one_of(self, options):
@@ -282,8 +323,18 @@ class QuestionWriter:
 
 def training_words() -> list[str]:
     """Every word the training phrasings can produce, sorted: the vocabulary of the default recipe."""
-    texts = [*CARRIERS, *USES, *ANYTHING, *FOREIGN_COLORS, *FOREIGN_NOUNS, *COLORS, "the a and , . ? um ok all every one of"]
+    texts = [
+        *CARRIERS,
+        *USES,
+        *ANYTHING,
+        *FOREIGN_COLORS,
+        *FOREIGN_NOUNS,
+        *COLORS,
+        "the a and , . ? um ok all every one of",
+    ]
     for table in (NOUNS, SIZE_WORDS, RELATIONS, SUPERLATIVES, MOTION_PHRASES):
         texts += [option for options in table.values() for option in options]
-    texts += [f"{n}s" for n in (*ANYTHING, *FOREIGN_NOUNS, *(n for names in NOUNS.values() for n in names))] + ["dishes"]
+    texts += [f"{n}s" for n in (*ANYTHING, *FOREIGN_NOUNS, *(n for names in NOUNS.values() for n in names))] + [
+        "dishes"
+    ]
     return sorted({word for text in texts for word in text.replace("{}", " ").split()} - {UNKNOWN})

@@ -1,7 +1,7 @@
 """What a tabletop scene is made of, and the split that holds compositions out.
 
-Both generators (``flat_scenes`` in 2-D, ``tabletop`` in MuJoCo) return an :class:`Episode`; instructions are asked of it by
-``instructions.py`` from the objects and the instance images alone, so that a new generator needs nothing else.
+Both generators (``flat_scenes`` in 2-D, ``tabletop`` in MuJoCo) return an :class:`Episode`; instructions are asked
+of it by ``instructions.py`` from the objects and the instance images alone, so that a new generator needs nothing else.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Episode:
     """A few frames of one scene with ground truth.
 
     images ``(T, H, W, 3)`` uint8 RGB; instances ``(T, H, W)`` uint8, 0 = no object; times ``(T,)`` seconds, ascending;
-    motions ``(T, N)`` index into :data:`MOTIONS`, what each object is doing at that time; key: index of the frame that the
-    instructions are asked about (later frames test that a target is still found).
+    motions ``(T, N)`` index into :data:`MOTIONS`, what each object is doing at that time; key: index of the frame
+    that the instructions are asked about (later frames test that a target is still found).
     """
 
     images: np.ndarray
@@ -66,7 +66,8 @@ def allowed_pairs(split: str) -> list[tuple[str, str]]:
 
 
 def draw_objects(rng: np.random.Generator, split: str, count: int, clutter: int = 0) -> tuple[SceneObject, ...]:
-    """``count`` named objects and ``clutter`` unnamed ones, with repeats of colour and shape so that words must combine."""
+    """``count`` named objects and ``clutter`` unnamed ones, with repeats of colour and shape so that words must
+    combine."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}; got {split!r}")
     pairs = allowed_pairs(split)

@@ -12,7 +12,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """A copy of ``module`` in evaluation mode where every ``Sequential(Conv2d, BatchNorm2d, …)`` is one convolution."""
     folded = copy.deepcopy(module).eval()
     for part in folded.modules():
-        if isinstance(part, nn.Sequential) and len(part) >= 2:
-            if isinstance(part[0], nn.Conv2d) and isinstance(part[1], nn.BatchNorm2d):
-                part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+        pair = list(part[:2]) if isinstance(part, nn.Sequential) and len(part) >= 2 else [None, None]
+        if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], nn.BatchNorm2d):
+            part[0], part[1] = fuse_conv_bn_eval(*pair), nn.Identity()
     return folded

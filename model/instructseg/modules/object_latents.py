@@ -1,8 +1,8 @@
 """Object latents: from the encoder's maps to at most K things, each with a soft mask, a place and an appearance.
 
-The object-aware view of a frame (InstructSeg's Object-aware Video Perceiver, sec. 3.2, condenses frames into object tokens
-with learned queries; here the tokens are found by centre voting, which a small model learns in minutes). A latent is what
-the language model reads and what the mask head chooses from.
+The object-aware view of a frame (InstructSeg's Object-aware Video Perceiver, sec. 3.2, condenses frames into object
+tokens with learned queries; here the tokens are found by centre voting, which a small model learns in minutes). A
+latent is what the language model reads and what the mask head chooses from.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ class ObjectLatents:
 
     @staticmethod
     def stack(parts: list[ObjectLatents]) -> ObjectLatents:
-        return ObjectLatents(*(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(ObjectLatents)))
+        return ObjectLatents(
+            *(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(ObjectLatents))
+        )
 
 
 class ObjectFinder(nn.Module):
     """Peaks of the heat map become slots; every pixel goes to the slot its vote points at. No learned weights."""
 
-    def __init__(self, slots: int, min_score: float = 0.3, min_area: float = 4.0, sigma: float = 5.0, reach: float = 16.0):
+    def __init__(
+        self, slots: int, min_score: float = 0.3, min_area: float = 4.0, sigma: float = 5.0, reach: float = 16.0
+    ):
         super().__init__()
         self.slots, self.min_score, self.min_area, self.sigma, self.reach = slots, min_score, min_area, sigma, reach
 
@@ -53,7 +57,9 @@ class ObjectFinder(nn.Module):
         pointed = (votes + grid).flatten(2)  # (B, 2, P) where each pixel believes its object's centre to be
         distance2 = torch.cdist(centres, pointed.transpose(1, 2)).square()  # (B, K, P)
         distance2 = distance2.masked_fill(~valid[..., None], 1e6)
-        share = torch.softmax(-distance2 / (2 * self.sigma**2), dim=1) * torch.sigmoid((self.reach - distance2.sqrt()) / 2)
+        share = torch.softmax(-distance2 / (2 * self.sigma**2), dim=1) * torch.sigmoid(
+            (self.reach - distance2.sqrt()) / 2
+        )
         masks = share * torch.sigmoid(maps.objectness).flatten(1)[:, None]
         valid = valid & (masks.sum(-1) > self.min_area)
         masks = masks * valid[..., None]
@@ -103,8 +109,8 @@ def geometry(masks: torch.Tensor) -> torch.Tensor:
 class AppearanceHead(nn.Module):
     """What a latent looks like: named attributes and an embedding that tells it from its neighbours.
 
-    Colour is read from the first stage and the raw pixels only: a deeper path learns "bottles are never red" from the training
-    compositions and then misnames held-out ones.
+    Colour is read from the first stage and the raw pixels only: a deeper path learns "bottles are never red" from
+    the training compositions and then misnames held-out ones.
     """
 
     def __init__(self, fine: int, shape: int, context: int, colors: int, shapes: int, sizes: int, embedding: int):
@@ -112,7 +118,9 @@ class AppearanceHead(nn.Module):
         self.colors, self.shapes, self.sizes = colors, shapes, sizes
         self.color = nn.Sequential(nn.Linear(fine + 6, 64), nn.ReLU(), nn.Linear(64, colors))
         hidden = 96
-        self.form = nn.Sequential(nn.Linear(shape + context + GEOMETRY, hidden), nn.ReLU(), nn.Linear(hidden, shapes + sizes))
+        self.form = nn.Sequential(
+            nn.Linear(shape + context + GEOMETRY, hidden), nn.ReLU(), nn.Linear(hidden, shapes + sizes)
+        )
         self.embedding = nn.Sequential(nn.Linear(fine + 6 + shape, hidden), nn.ReLU(), nn.Linear(hidden, embedding))
 
     @property

@@ -1,9 +1,10 @@
 """Light mask head: a target token chooses among a frame's object latents; their soft masks are the mask.
 
-The token asks three things of every latent: does it look like what the words name (``match``: appearance only, so that it
-holds on any later frame), does it do what the words say (motion, context), and how does it stand to the others (a relation
-network over pairs, Santoro et al. 2017, with the anchors and the rivals that the token points at). This is the project's own
-head; the light-decoder idea follows MLLMSeg (sec. 3.3): no second vision encoder, masks from the features that exist.
+The token asks three things of every latent: does it look like what the words name (``match``: appearance only, so
+that it holds on any later frame), does it do what the words say (motion, context), and how does it stand to the
+others (a relation network over pairs, Santoro et al. 2017, with the anchors and the rivals that the token points
+at). This is the project's own head; the light-decoder idea follows MLLMSeg (sec. 3.3): no second vision encoder,
+masks from the features that exist.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def pair_geometry(geometry: torch.Tensor) -> torch.Tensor:
     dx, dy, dsize = d[..., 0], d[..., 2], d[..., 5]
     reach = 0.5 * (geometry[:, None, :, 5] + geometry[:, :, None, 5])
     gap = (dx.square() + (1.3 * dy).square()).add(1e-6).sqrt() - reach
-    return torch.stack([dx * 4, dy * 4, dsize * 10, gap * 4, (dx * 30).tanh(), (dy * 30).tanh(), (dsize * 60).tanh()], -1)
+    return torch.stack(
+        [dx * 4, dy * 4, dsize * 10, gap * 4, (dx * 30).tanh(), (dy * 30).tanh(), (dsize * 60).tanh()], -1
+    )
 
 
 class RelationalMaskHead(nn.Module):
@@ -67,15 +70,22 @@ class RelationalMaskHead(nn.Module):
         return logits.masked_fill(~valid, -1e4)
 
     def forward(
-        self, token: torch.Tensor, said: torch.Tensor, latents: ObjectLatents, motion: torch.Tensor, context: torch.Tensor
+        self,
+        token: torch.Tensor,
+        said: torch.Tensor,
+        latents: ObjectLatents,
+        motion: torch.Tensor,
+        context: torch.Tensor,
     ) -> HeadScores:
-        """``(Q, hidden)`` tokens with the language model's own TRK-against-REJ logit ``(Q,)``; latents, motion codes and the
-        contextual states ``(Q, K, ·)`` of each slot's key frame."""
+        """``(Q, hidden)`` tokens with the language model's own TRK-against-REJ logit ``(Q,)``; latents, motion codes
+        and the contextual states ``(Q, K, ·)`` of each slot's key frame."""
         question = self.question(token)
         valid = latents.valid
         match = self.match(question, latents.appearance, valid)
         anchor = self._point(self.anchor_query(question), self.anchor_key(latents.appearance), valid)
-        doing = torch.relu(self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1)))  # (Q, K, P)
+        doing = torch.relu(
+            self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1))
+        )  # (Q, K, P)
         pairs = pair_geometry(latents.geometry)  # (Q, K_i, K_j, PAIR)
         pairs = torch.relu(self.pair_key(pairs) + self.pair_query(question)[:, None, None])  # (Q, K_i, K_j, P)
         pairs = torch.relu(self.pair_out(pairs))
@@ -85,14 +95,21 @@ class RelationalMaskHead(nn.Module):
         from_anchors = (pairs * to_anchor).amax(2)  # (Q, K, P)
         from_rivals = (pairs * to_rival).amax(2)
         asked = question[:, None].expand(-1, valid.shape[1], -1)
-        evidence = [asked, doing, from_anchors, from_rivals, match.clamp(-12, 12)[..., None], anchor.clamp(-12, 12)[..., None]]
+        evidence = [
+            asked,
+            doing,
+            from_anchors,
+            from_rivals,
+            match.clamp(-12, 12)[..., None],
+            anchor.clamp(-12, 12)[..., None],
+        ]
         allowed = self.decide(torch.cat(evidence, -1))[..., 0]
         target = (nn.functional.logsigmoid(match) + allowed).masked_fill(~valid, -1e4)  # a soft AND: both must agree
         return HeadScores(target, match, anchor, self._present(question, said, target, match, anchor))
 
     def _present(self, question, said, target, match, anchor) -> torch.Tensor:
-        """Presence logit from what the language model said and from what the head found; both, because either alone ranks
-        absent things worse (the words do not see small evidence, the evidence does not read the words)."""
+        """Presence logit from what the language model said and from what the head found; both, because either alone
+        ranks absent things worse (the words do not see small evidence, the evidence does not read the words)."""
         best = torch.topk(target.clamp(-12, 12), 2, dim=-1).values
         top_match = match.clamp(-12, 12).amax(-1)
         top_anchor = anchor.clamp(-12, 12).amax(-1)

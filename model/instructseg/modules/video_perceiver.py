@@ -1,8 +1,9 @@
 """Object-aware video perceiver: the past of each object, condensed into a code on its latent in the key frame.
 
-After InstructSeg's Object-aware Video Perceiver (sec. 3.2), which condenses reference frames into object tokens: here each
-latent of the key frame finds itself in every earlier frame of the clip (or nowhere), and what it finds says how it moved.
-The same association tells, on later frames, which latent is the one that was meant: it is the identity part of a target token.
+After InstructSeg's Object-aware Video Perceiver (sec. 3.2), which condenses reference frames into object tokens:
+here each latent of the key frame finds itself in every earlier frame of the clip (or nowhere), and what it finds
+says how it moved. The same association tells, on later frames, which latent is the one that was meant: it is the
+identity part of a target token.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Association(nn.Module):
     def logits(
         self, appearance: torch.Tensor, place: torch.Tensor, other: ObjectLatents, seconds: torch.Tensor
     ) -> torch.Tensor:
-        """``(B, M, A)``, ``(B, M, GEOMETRY)`` against K latents, ``(B,)`` seconds apart: ``(B, M, K + 1)``, last = nowhere."""
+        """``(B, M, A)``, ``(B, M, GEOMETRY)`` against K latents, ``(B,)`` seconds apart: ``(B, M, K + 1)``, last =
+        nowhere."""
         a, b = appearance[:, :, None], other.appearance[:, None]  # (B, M, 1, A), (B, 1, K, A)
         alike = (a[..., -self.embedding :] * b[..., -self.embedding :]).sum(-1)
         same = (a[..., : self.attributes] * b[..., : self.attributes]).sum(-1)
@@ -36,7 +38,17 @@ class Association(nn.Module):
         growth = ((other.geometry[:, None, :, 5] + 0.02) / (place[:, :, None, 5] + 0.02)).log().abs()
         dt = seconds.abs().clamp(max=3.0)[:, None, None].expand_as(distance)
         pair = torch.stack(
-            [alike, same, distance * 4, distance / (0.05 + 0.3 * dt), (distance * 4).square(), growth, dt, alike * same], -1
+            [
+                alike,
+                same,
+                distance * 4,
+                distance / (0.05 + 0.3 * dt),
+                (distance * 4).square(),
+                growth,
+                dt,
+                alike * same,
+            ],
+            -1,
         )  # (B, M, K, _LINK)
         link = self.link(pair)[..., 0].masked_fill(~other.valid[:, None], -1e4)
         return torch.cat([link, self.nowhere.expand(*link.shape[:2], 1)], -1)
@@ -53,7 +65,8 @@ class VideoPerceiver(nn.Module):
         self.motion = nn.Linear(code, motions)  # auxiliary: what the object is doing
 
     def forward(self, key: ObjectLatents, past: list[ObjectLatents], seconds: torch.Tensor) -> torch.Tensor:
-        """``seconds`` ``(B, S - 1)``: how long before the key frame each past frame was taken; no past gives zero paths."""
+        """``seconds`` ``(B, S - 1)``: how long before the key frame each past frame was taken; no past gives zero
+        paths."""
         b, k = key.valid.shape
         total = key.geometry.new_zeros(b, k, self.path[-1].out_features)
         for s, frame in enumerate(past):
@@ -65,7 +78,9 @@ class VideoPerceiver(nn.Module):
             common = _weighted_median(moved[..., :2], seen)  # what everything shares is the camera's motion
             own = moved[..., :2] - common[:, None]
             speed = seconds[:, s].clamp(min=0.05)[:, None, None]
-            features = torch.cat([moved * 10, own * 10, own / speed * 5, found, speed.expand_as(found)], -1)  # (B, K, 9)
+            features = torch.cat(
+                [moved * 10, own * 10, own / speed * 5, found, speed.expand_as(found)], -1
+            )  # (B, K, 9)
             total = total + self.path(features) * (found > 0.05)
         return self.code(total / max(len(past), 1)) * key.valid[..., None]
 
@@ -75,5 +90,3 @@ def _weighted_median(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     counted = seen > 0.5
     filled = torch.where(counted[..., None], values, torch.nan)
     return torch.nan_to_num(filled.nanmedian(1).values)
-
-

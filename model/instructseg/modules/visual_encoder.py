@@ -1,8 +1,8 @@
 """Convolutional frame encoder with a feature pyramid and centre-voting instance maps.
 
-One pass per frame serves everything downstream: the language model reads object latents pooled from these maps, the mask
-head draws masks from them. Instances follow Panoptic-DeepLab (Cheng et al., CVPR 2020): a heat map of object centres, a
-vote of every pixel for its centre, and an objectness map; masks are drawn at half the encoder's resolution.
+One pass per frame serves everything downstream: the language model reads object latents pooled from these maps, the
+mask head draws masks from them. Instances follow Panoptic-DeepLab (Cheng et al., CVPR 2020): a heat map of object
+centres, a vote of every pixel for its centre, and an objectness map; masks are drawn at half the encoder's resolution.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Stage(nn.Module):
 class VisualEncoder(nn.Module):
     """``(B, 3, h, w)`` RGB in 0..1, h and w multiples of 16, to :class:`VisualMaps`."""
 
-    def __init__(self, channels: tuple[int, int, int, int], blocks: tuple[int, int, int, int], pyramid: int, attributes: int):
+    def __init__(
+        self, channels: tuple[int, int, int, int], blocks: tuple[int, int, int, int], pyramid: int, attributes: int
+    ):
         super().__init__()
         c2, c4, c8, c16 = channels
         self.stage2 = Stage(12, c2, blocks[0], 1)

@@ -1,4 +1,4 @@
-"""A bank of generated episodes on disk: written once by worker processes, read by every training stage as memory maps."""
+"""A bank of generated episodes on disk: written once by workers, read by every training stage as memory maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ KEY = 3
 
 
 def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int, width: int, height: int) -> None:
-    """Write ``episodes`` episodes of one source (``flat`` or ``tabletop``) as a shard; finished shards are left alone."""
+    """Write ``episodes`` episodes of one source (``flat`` or ``tabletop``) as a shard; finished shards are left
+    alone."""
     if (path / "episodes.json").exists():
         return
     path.mkdir(parents=True, exist_ok=True)
@@ -71,9 +72,7 @@ class EpisodeBank:
         images, instances, meta = self.shards[shard]
         episode = meta["episodes"][row]
         objects = tuple(SceneObject(**o) for o in episode["objects"])
-        return Episode(
-            images[row], instances[row], np.array(CLIP_TIMES), np.array(episode["motions"]), objects, KEY
-        )
+        return Episode(images[row], instances[row], np.array(CLIP_TIMES), np.array(episode["motions"]), objects, KEY)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[i] for i in range(len(self)))

@@ -1,7 +1,7 @@
 """Stage 2: language, motion, association and the mask head, trained on encoded scenes with fresh instructions.
 
-Everything the head asks is supervised where the generator knows it (candidates, anchors, motion, identity): with that, each
-part is learned within minutes, and the answer itself only has to combine them.
+Everything the head asks is supervised where the generator knows it (candidates, anchors, motion, identity): with that,
+each part is learned within minutes, and the answer itself only has to combine them.
 """
 
 from __future__ import annotations
@@ -46,15 +46,24 @@ class LanguageBatch:
     kinds: list[str]
 
 
-def make_batch(bank: LatentBank, tokenizer, config, rng: np.random.Generator, scenes: int, questions: int) -> LanguageBatch:
+def make_batch(
+    bank: LatentBank, tokenizer, config, rng: np.random.Generator, scenes: int, questions: int
+) -> LanguageBatch:
     writer = QuestionWriter(rng)
     rows = rng.integers(len(bank), size=scenes)
     asked = [(b, writer.ask(bank.facts[row])) for b, row in enumerate(rows) for _ in range(questions)]
-    return collate(bank, tokenizer, config, torch.from_numpy(rows), asked, later_time=int(rng.integers(KEY + 1, len(CLIP_TIMES))))
+    return collate(
+        bank, tokenizer, config, torch.from_numpy(rows), asked, later_time=int(rng.integers(KEY + 1, len(CLIP_TIMES)))
+    )
 
 
 def collate(
-    bank: LatentBank, tokenizer, config, rows: torch.Tensor, asked: list[tuple[int, Question]], later_time: int = KEY + 1
+    bank: LatentBank,
+    tokenizer,
+    config,
+    rows: torch.Tensor,
+    asked: list[tuple[int, Question]],
+    later_time: int = KEY + 1,
 ) -> LanguageBatch:
     slots, n = config.max_targets, len(asked)
     texts = [encode_words(tokenizer, q.text, config.max_words) for _, q in asked]
@@ -79,7 +88,8 @@ def collate(
     seen = torch.tensor([all(bool((key_ids[r] == t).any()) for t in targets[r]) for r in range(len(targets))])
     present = torch.tensor([bool(t) for t in targets]).float()
     return LanguageBatch(
-        rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"], present, seen,
+        rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
+        present, seen,
         _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
     )  # fmt: skip
 
@@ -119,7 +129,9 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
 
 
 def _bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    loss = F.binary_cross_entropy_with_logits(logits.clamp(-30, 30), labels, reduction="none", pos_weight=torch.tensor(2.0))
+    loss = F.binary_cross_entropy_with_logits(
+        logits.clamp(-30, 30), labels, reduction="none", pos_weight=torch.tensor(2.0)
+    )
     return (loss * counted).sum() / counted.sum().clamp(min=1)
 
 
@@ -132,12 +144,15 @@ def _motion_loss(model, bank, batch, motion, whole_clip: bool) -> torch.Tensor:
 
 
 def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLatents]) -> torch.Tensor:
-    """Each latent of the key frame finds the latent of the same object in another frame, or nowhere; the key frame itself,
+    """Each latent of the key frame finds the latent of the same object in another frame, or nowhere; the key frame
+    itself,
     slightly moved, stands for the next camera frame."""
     times = [*range(KEY), batch.later_time]
     ids = bank.ids[batch.rows, KEY]  # (B, K)
     total = key.geometry.new_zeros(())
-    pairs = [(o, bank.ids[batch.rows, t], abs(CLIP_TIMES[KEY] - CLIP_TIMES[t])) for o, t in zip(others, times, strict=True)]
+    pairs = [
+        (o, bank.ids[batch.rows, t], abs(CLIP_TIMES[KEY] - CLIP_TIMES[t])) for o, t in zip(others, times, strict=True)
+    ]
     moved = dataclasses.replace(key, geometry=key.geometry + 0.01 * torch.randn_like(key.geometry[:, :1, :1]))
     for other, other_ids, dt in [*pairs, (moved, ids, 0.07)]:
         same = (ids[:, :, None] == other_ids[:, None]) & (ids > 0)[:, :, None]  # (B, K, K')
@@ -152,7 +167,8 @@ def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLa
 
 
 def train_language(
-    model: UnifiedModel, tokenizer, bank: LatentBank, checkpoint: Path, minutes: float, scenes: int = 24, questions: int = 8,
+    model: UnifiedModel, tokenizer, bank: LatentBank, checkpoint: Path, minutes: float, scenes: int = 24,
+    questions: int = 8,
     learning_rate: float = 1.2e-3, seed: int = 0, validation: LatentBank | None = None,
 ) -> None:  # fmt: skip
     """Train everything but the perception for ``minutes`` of wall time; writes and resumes from ``checkpoint``."""
@@ -172,7 +188,9 @@ def train_language(
     while (elapsed := time.monotonic() - start) < minutes * 60:
         progress = elapsed / (minutes * 60)
         for group in optimizer.param_groups:
-            group["lr"] = float(learning_rate * min(1.0, (step + 1) / 150) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-6)
+            group["lr"] = float(
+                learning_rate * min(1.0, (step + 1) / 150) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-6
+            )
         model.train()
         model.perception.eval()
         losses = language_losses(model, bank, make_batch(bank, tokenizer, model.config, rng, scenes, questions))
@@ -186,9 +204,17 @@ def train_language(
         for name, value in losses.items():
             running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
         if step % 100 == 0:
-            log.info("language %4.1f min step %d  %s", elapsed / 60, step, "  ".join(f"{k} {v:.3f}" for k, v in running.items()))
+            log.info(
+                "language %4.1f min step %d  %s",
+                elapsed / 60,
+                step,
+                "  ".join(f"{k} {v:.3f}" for k, v in running.items()),
+            )
         if validation is not None and step % 600 == 0:
-            log.info("validation %s", {k: round(v, 3) for k, v in evaluate_latents(average.module, tokenizer, validation).items()})
+            log.info(
+                "validation %s",
+                {k: round(v, 3) for k, v in evaluate_latents(average.module, tokenizer, validation).items()},
+            )
         if time.monotonic() - saved > 120:
             saved = save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
     save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
@@ -196,8 +222,11 @@ def train_language(
 
 
 @torch.inference_mode()
-def evaluate_latents(model: UnifiedModel, tokenizer, bank: LatentBank, split: str = "train", questions: int = 12) -> dict[str, float]:
-    """Quick figures without pixels: how often the chosen latents are exactly right, by kind; how often presence is right."""
+def evaluate_latents(
+    model: UnifiedModel, tokenizer, bank: LatentBank, split: str = "train", questions: int = 12
+) -> dict[str, float]:
+    """Quick figures without pixels: how often the chosen latents are exactly right, by kind; how often presence is
+    right."""
     model.eval()
     rng = np.random.default_rng(11)
     writer = QuestionWriter(rng, split)
@@ -217,5 +246,7 @@ def evaluate_latents(model: UnifiedModel, tokenizer, bank: LatentBank, split: st
         for r in torch.nonzero(batch.used & batch.seen)[:, 0].tolist():
             if batch.present[r]:
                 right[batch.kinds[r // slots]].append(float(exact[r]))
-            right["kept" if batch.present[r] else "rejected"].append(float((scores.presence[r] > 0) == bool(batch.present[r])))
+            right["kept" if batch.present[r] else "rejected"].append(
+                float((scores.presence[r] > 0) == bool(batch.present[r]))
+            )
     return {k: float(np.mean(v)) if v else float("nan") for k, v in right.items()}

@@ -1,6 +1,7 @@
 """The episodes of a bank after perception: object latents of every frame and which object each latent is.
 
-The language stage never touches pixels: it trains on these with freshly drawn instructions, thousands of questions a minute.
+The language stage never touches pixels: it trains on these with freshly drawn instructions, thousands of questions
+a minute.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def encode_bank(perception: Perception, bank: EpisodeBank, cache: Path | None = 
         if len(tensors["ids"]) == len(facts):
             return LatentBank(**tensors, facts=facts)
     perception.eval()
-    columns: dict[str, list[torch.Tensor]] = {k: [] for k in ("appearance", "geometry", "score", "valid", "ids", "motions")}
+    columns: dict[str, list[torch.Tensor]] = {
+        k: [] for k in ("appearance", "geometry", "score", "valid", "ids", "motions")
+    }
     for episode in tqdm(bank, desc="encoding scenes", total=len(bank), mininterval=5):
         images = torch.from_numpy(np.array(episode.images)).permute(0, 3, 1, 2).float() / 255
         with torch.autocast("cpu", dtype=torch.bfloat16):

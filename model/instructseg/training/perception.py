@@ -1,6 +1,7 @@
 """Stage 1: the perception of the default recipe, trained on single frames (and on pairs of frames, for identity).
 
-Dense attribute supervision is what makes the small encoder learn at all; mask targets are area averages of the full-resolution
+Dense attribute supervision is what makes the small encoder learn at all; mask targets are area averages of the
+full-resolution
 masks, because point samples shift them by half a pixel.
 """
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.scene import Episode
-from ..modules.object_latents import ObjectFinder, pixel_grid
+from ..modules.object_latents import pixel_grid
 from ..modules.perception import Perception
 from .bank import EpisodeBank
 from .state import save_state, weight_average
@@ -52,7 +53,9 @@ def make_batch(episodes: list[Episode], rng: np.random.Generator, config, augmen
     x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     if augment:
         x = jitter(x, rng)
-    return PerceptionBatch(x, torch.from_numpy(np.stack(instances).astype(np.int64)), torch.from_numpy(np.stack(labels)))
+    return PerceptionBatch(
+        x, torch.from_numpy(np.stack(instances).astype(np.int64)), torch.from_numpy(np.stack(labels))
+    )
 
 
 def jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -156,7 +159,8 @@ def train_perception(
     model: Perception, config, bank_folders: list[Path], checkpoint: Path, minutes: float, batch_episodes: int = 8,
     learning_rate: float = 2e-3, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Train for ``minutes`` of wall time (schedule included) and write ``checkpoint`` every two minutes; resumes from it."""
+    """Train for ``minutes`` of wall time (schedule included) and write ``checkpoint`` every two minutes; resumes
+    from it."""
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     average = weight_average(model, 0.998)
@@ -174,7 +178,9 @@ def train_perception(
             bank = EpisodeBank(bank_folders)
         progress = elapsed / (minutes * 60)
         for group in optimizer.param_groups:
-            group["lr"] = float(learning_rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-5)
+            group["lr"] = float(
+                learning_rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-5
+            )
         episodes = [bank[int(i)] for i in rng.integers(len(bank), size=batch_episodes)]
         losses = perception_losses(model, make_batch(episodes, rng, config))
         loss = sum(losses.values())
@@ -197,9 +203,9 @@ def train_perception(
 
 @torch.inference_mode()
 def evaluate_perception(model: Perception, config, bank: EpisodeBank, limit: int = 60) -> dict[str, float]:
-    """Recall of objects at IoU 0.5, their mean mask IoU, false latents per frame and attribute accuracy (key frames)."""
+    """Recall of objects at IoU 0.5, their mean mask IoU, false latents per frame and attribute accuracy (key
+    frames)."""
     model.eval()
-    finder: ObjectFinder = model.finder
     found, ious, extra, right = 0, [], 0, np.zeros(3)
     for index in range(min(limit, len(bank))):
         episode = bank[index]
@@ -226,4 +232,9 @@ def evaluate_perception(model: Perception, config, bank: EpisodeBank, limit: int
         extra += int(latents.valid.sum()) - len(used)
     names = ("color", "shape", "size")
     accuracy = {name: float(r) / max(found, 1) for name, r in zip(names, right, strict=True)}
-    return {"recall": found / len(ious), "mean_iou": float(np.mean(ious)), "extra": extra / min(limit, len(bank)), **accuracy}
+    return {
+        "recall": found / len(ious),
+        "mean_iou": float(np.mean(ious)),
+        "extra": extra / min(limit, len(bank)),
+        **accuracy,
+    }

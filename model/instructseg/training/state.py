@@ -11,7 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential average of weights and buffers that forgets the random start quickly: the decay grows with the steps."""
+    """Exponential average of weights and buffers that forgets the random start quickly: the decay grows with the
+    steps."""
 
     @torch.no_grad()
     def average(mean: torch.Tensor, value: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
@@ -23,7 +24,9 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, avg_fn=average, use_buffers=True)
 
 
-def save_state(path: Path, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer, seconds: float, step: int) -> float:
+def save_state(
+    path: Path, model: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer, seconds: float, step: int
+) -> float:
     """Write the checkpoint in one move, so that a kill never leaves half a file; returns the time of saving."""
     partial = path.with_suffix(".partial")
     state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}

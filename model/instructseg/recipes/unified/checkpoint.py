@@ -28,7 +28,8 @@ def save_checkpoint(folder: Path, model: UnifiedModel, tokenizer: Tokenizer) -> 
 
 
 def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel, Tokenizer]:
-    """The model in evaluation mode on the CPU, and its tokenizer; ``None`` is the checkpoint shipped with the package."""
+    """The model in evaluation mode on the CPU, and its tokenizer; ``None`` is the checkpoint shipped with the
+    package."""
     folder = SHIPPED if checkpoint is None else resolve_checkpoint(checkpoint)
     values = read_json(folder / "config.json")
     if not isinstance(values, dict) or values.get("recipe") != "unified":

@@ -38,13 +38,16 @@ class UnifiedConfig:
         height, width = self.image_size
         if height % 16 or width % 16 or not (64 <= height <= 2048 and 64 <= width <= 2048):
             raise BadInput(f"image_size must be (height, width), multiples of 16 in 64..2048; got {self.image_size}")
-        for name, low, high in (("slots", 1, 256), ("sparse_frames", 1, 16), ("max_words", 4, 512), ("max_targets", 1, 16),
+        for name, low, high in (("slots", 1, 256), ("sparse_frames", 1, 16), ("max_words", 4, 512), ("max_targets",
+        1, 16),
                                 ("layers", 1, 64), ("heads", 1, 64), ("hidden", 16, 4096)):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
                 raise BadInput(f"UnifiedConfig.{name} must be in {low}..{high}; got {value}")
         if self.hidden % (2 * self.heads):
-            raise BadInput(f"UnifiedConfig.hidden must be a multiple of twice the heads ({self.heads}); got {self.hidden}")
+            raise BadInput(
+                f"UnifiedConfig.hidden must be a multiple of twice the heads ({self.heads}); got {self.hidden}"
+            )
         if not 0.0 < self.present_threshold < 1.0:
             raise BadInput(f"UnifiedConfig.present_threshold must be in 0..1; got {self.present_threshold}")
 

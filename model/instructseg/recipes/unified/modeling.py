@@ -1,8 +1,9 @@
 """The default recipe's network: perception, video perceiver, a small causal language model, a relational mask head.
 
-One encoding per frame feeds everything. The language model (transformers' Llama) reads the key frame's object latents, with
-their motion codes from the sparse frames, then the words, then ``max_targets`` slots of ``<TRK>``; at each slot it answers
-TRK, REJ or END in one prefill, and the slot's state is the target token that the mask head asks frames with.
+One encoding per frame feeds everything. The language model (transformers' Llama) reads the key frame's object
+latents, with their motion codes from the sparse frames, then the words, then ``max_targets`` slots of ``<TRK>``; at
+each slot it answers TRK, REJ or END in one prefill, and the slot's state is the target token that the mask head asks
+frames with.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class UnifiedModel(nn.Module):
         return self.latent_embedding(torch.cat([key.appearance, key.geometry, *waves, motion], -1))
 
     def reason(self, visual: torch.Tensor, valid: torch.Tensor, words: torch.Tensor, scene: torch.Tensor) -> Reasoning:
-        """Visual tokens ``(B, K, hidden)`` of B scenes; words ``(N, W)`` token ids, 0 = padding; scene ``(N,)`` of each text."""
+        """Visual tokens ``(B, K, hidden)`` of B scenes; words ``(N, W)`` token ids, 0 = padding; scene ``(N,)`` of
+        each text."""
         n, slots, k = len(words), self.config.max_targets, visual.shape[1]
         trk = self.language.embed_tokens.weight[1] + self.slot_embedding  # (S, hidden); id 1 is <TRK>
         embeddings = torch.cat(
@@ -75,9 +77,7 @@ class UnifiedModel(nn.Module):
         states = hidden[:, -slots:]
         return Reasoning(states, self.answer(states), hidden[:, :k])
 
-    def score(
-        self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor
-    ) -> HeadScores:
+    def score(self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor) -> HeadScores:
         """Every slot of every instruction on its key frame, flattened to N * S rows."""
         slots = reasoning.states.shape[1]
         rows = scene.repeat_interleave(slots)
@@ -90,7 +90,8 @@ class UnifiedModel(nn.Module):
 
 
 def attention_mask(valid: torch.Tensor, said: torch.Tensor, slots: int) -> torch.Tensor:
-    """``(N, 1, L, L)`` bool, True = may attend: latents see latents, words see latents and earlier words, slots see all before."""
+    """``(N, 1, L, L)`` bool, True = may attend: latents see latents, words see latents and earlier words, slots see
+    all before."""
     n, k = valid.shape
     w = said.shape[1]
     length = k + w + slots

@@ -81,13 +81,18 @@ class UnifiedSegmenter(Segmenter):
             return []
         target = self.model.config.image_size
         placements = [Placement.of(f.size, target) for f in frames]
-        images = torch.from_numpy(np.stack([_letterbox(f.image, p, target) for f, p in zip(frames, placements, strict=True)]))
+        images = torch.from_numpy(
+            np.stack([_letterbox(f.image, p, target) for f, p in zip(frames, placements, strict=True)])
+        )
         images = images.to(self.torch_device).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, h, w)
         with torch.autocast(self.torch_device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             maps = self.encoder(images.contiguous(memory_format=torch.channels_last))
         maps = type(maps)(*(getattr(maps, f.name).float() for f in dataclasses.fields(maps)))
         latents = self.model.perception.latents(images, maps)
-        return [EncodedFrame(f, Features(latents.frame(i), p)) for i, (f, p) in enumerate(zip(frames, placements, strict=True))]
+        return [
+            EncodedFrame(f, Features(latents.frame(i), p))
+            for i, (f, p) in enumerate(zip(frames, placements, strict=True))
+        ]
 
     @torch.inference_mode()
     def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
@@ -147,8 +152,16 @@ class UnifiedSegmenter(Segmenter):
             chosen = scores.target[row].argmax()[None]
         chosen = chosen[scores.target[row, chosen].argsort(descending=True)][:MEMBERS]
         stamp = key.frame.stamp_ns
-        token = TargetToken(question, latents.appearance[0, chosen], latents.geometry[0, chosen], (stamp,) * len(chosen))
-        return Target(token, present, 1 - present, False, reason="" if said else "found by the mask head against the language model")
+        token = TargetToken(
+            question, latents.appearance[0, chosen], latents.geometry[0, chosen], (stamp,) * len(chosen)
+        )
+        return Target(
+            token,
+            present,
+            1 - present,
+            False,
+            reason="" if said else "found by the mask head against the language model",
+        )
 
     def _follow(
         self, token: TargetToken, match: torch.Tensor, encoded: EncodedFrame, latents: ObjectLatents, now: int
@@ -159,7 +172,9 @@ class UnifiedSegmenter(Segmenter):
         several = ObjectLatents(*(getattr(latents, f.name).expand(m, *[-1] * (getattr(latents, f.name).ndim - 1))
                                   for f in dataclasses.fields(latents)))  # fmt: skip
         association = self.model.perceiver.association
-        link = association.logits(token.appearance[:, None], token.place[:, None], several, gaps)[:, 0].softmax(-1)[:, :-1]
+        link = association.logits(token.appearance[:, None], token.place[:, None], several, gaps)[:, 0].softmax(-1)[
+            :, :-1
+        ]
         best, index = (link * (match[None] > MATCH_FLOOR)).max(-1)  # (M,) over K latents
         appearance, place, seen, chosen = token.appearance.clone(), token.place.clone(), list(token.seen_ns), []
         for member in torch.nonzero(best > LINK_THRESHOLD)[:, 0].tolist():
@@ -170,7 +185,9 @@ class UnifiedSegmenter(Segmenter):
         score = float((best * match[index]).sqrt().max())
         masks = latents.masks[0, sorted(set(chosen))].sum(0).float().cpu().numpy() if chosen else None
         mask = _to_frame(masks, encoded.features.placement, self.model.config.image_size)
-        return TargetMask(mask, score if chosen else min(score, 0.49), TargetToken(token.question, appearance, place, tuple(seen)))
+        return TargetMask(
+            mask, score if chosen else min(score, 0.49), TargetToken(token.question, appearance, place, tuple(seen))
+        )
 
 
 def build(checkpoint: str | Path | None, device: torch.device, dtype: torch.dtype | None) -> UnifiedSegmenter:
@@ -182,7 +199,9 @@ def build(checkpoint: str | Path | None, device: torch.device, dtype: torch.dtyp
 
 def _letterbox(image: np.ndarray, p: Placement, target: tuple[int, int]) -> np.ndarray:
     shrink = p.scaled_height < p.height
-    resized = cv2.resize(image, (p.scaled_width, p.scaled_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    resized = cv2.resize(
+        image, (p.scaled_width, p.scaled_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    )
     if (p.scaled_height, p.scaled_width) == target:
         return resized
     canvas = np.full((*target, 3), 114, np.uint8)
@@ -194,7 +213,8 @@ def _to_frame(soft: np.ndarray | None, p: Placement, target: tuple[int, int]) ->
     """A soft mask at half the encoder's size to the frame's own pixels, bool."""
     if soft is None:
         return np.zeros((p.height, p.width), bool)
-    full = soft if (p.scaled_height, p.scaled_width) == target else cv2.resize(soft, target[::-1], interpolation=cv2.INTER_LINEAR)[
+    full = soft if (p.scaled_height, p.scaled_width) == target else cv2.resize(soft, target[::-1],
+    interpolation=cv2.INTER_LINEAR)[
         p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width]  # fmt: skip
     return cv2.resize(full, (p.width, p.height), interpolation=cv2.INTER_LINEAR) > 0.5
 

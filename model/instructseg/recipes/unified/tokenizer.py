@@ -1,7 +1,7 @@
 """Word tokenizer of the default recipe: lower case, punctuation apart, unknown words become one known token.
 
-Built on Hugging Face ``tokenizers`` and saved as its ``tokenizer.json``. The control tokens are words of the vocabulary but not
-"added tokens": the pre-tokenizer splits brackets off, so no text can ever produce their ids.
+Built on Hugging Face ``tokenizers`` and saved as its ``tokenizer.json``. The control tokens are words of the
+vocabulary but not "added tokens": the pre-tokenizer splits brackets off, so no text can ever produce their ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ CONTROL = ("<pad>", "<TRK>", "[REJ]", "<end>", "<unk>")
 def build_tokenizer(words: list[str]) -> Tokenizer:
     vocabulary = {word: i for i, word in enumerate((*CONTROL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
     return tokenizer
 
