@@ -26,6 +26,7 @@ setup(
         (f"share/{NODE}", ["package.xml"]),
         (f"share/{NODE}/launch", glob("launch/*.launch.py")),
         (f"share/{NODE}/config", glob("config/*.yaml")),
+        (f"share/{NODE}/demo", glob("data/demo/*")),
         (f"share/{NODE}/config/dds", glob("config/dds/*.xml")),
     ],
     zip_safe=False,
