@@ -33,3 +33,8 @@ def save_state(
     torch.save({**state, "seconds": seconds, "step": step}, partial)
     partial.replace(path)
     return time.monotonic()
+
+
+def averaged_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The model's own state dict out of an ``AveragedModel``'s."""
+    return {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}

@@ -1,0 +1,44 @@
+"""The threshold on presence, chosen on validation scenes and phrasings that training did not draw."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..data.instructions import QuestionWriter
+from ..recipes.unified.modeling import UnifiedModel
+from .bank import CLIP_TIMES, KEY
+from .language_stage import collate
+from .latent_bank import LatentBank
+
+
+@torch.inference_mode()
+def presence_scores(
+    model: UnifiedModel, tokenizer, bank: LatentBank, questions: int = 16, seed: int = 23
+) -> tuple[np.ndarray, np.ndarray]:
+    """Presence probabilities and labels of fresh questions about the bank's scenes."""
+    model.eval()
+    writer = QuestionWriter(np.random.default_rng(seed))
+    scores, labels = [], []
+    for first in range(0, len(bank), 20):
+        rows = torch.arange(first, min(first + 20, len(bank)))
+        asked = [(b, writer.ask(bank.facts[int(r)])) for b, r in enumerate(rows) for _ in range(questions)]
+        batch = collate(bank, tokenizer, model.config, rows, asked)
+        key, past = bank.frames(rows, KEY), [bank.frames(rows, t) for t in range(KEY)]
+        seconds = torch.tensor([CLIP_TIMES[KEY] - CLIP_TIMES[t] for t in range(KEY)]).expand(len(rows), -1)
+        motion = model.perceiver(key, past, seconds)
+        reasoning = model.reason(model.visual_tokens(key, motion), key.valid, batch.words, batch.scene)
+        presence = torch.sigmoid(model.score(reasoning, key, motion, batch.scene).presence)
+        scores.append(presence[batch.used].numpy())
+        labels.append(batch.present[batch.used].numpy() > 0.5)
+    return np.concatenate(scores), np.concatenate(labels)
+
+
+def calibrate_presence(model: UnifiedModel, tokenizer, bank: LatentBank) -> tuple[float, tuple[float, float]]:
+    """The threshold where as many present targets are kept as absent ones are rejected, and (kept, rejected) there."""
+    scores, labels = presence_scores(model, tokenizer, bank)
+    thresholds = np.linspace(0.05, 0.95, 91)
+    kept = np.array([(scores[labels] >= t).mean() for t in thresholds])
+    rejected = np.array([(scores[~labels] < t).mean() for t in thresholds])
+    best = int(np.argmax(np.minimum(kept, rejected)))
+    return float(round(thresholds[best], 3)), (float(kept[best]), float(rejected[best]))
