@@ -64,6 +64,7 @@ class InstructSegNode(LifecycleNode):
         self._engine: StreamingEngine | None = None
         self._inputs: Inputs | None = None
         self._stale_timer: Timer | None = None
+        self._run = 0  # number of the activation whose results may be published
         self._failure = ""
         self._faults_reported = 0
         self._complaints = Complaints(self.get_logger().warning)
@@ -176,6 +177,7 @@ class InstructSegNode(LifecycleNode):
             self._engine.stop()  # joins its threads; what was live is reported STALE
             if self.context.ok():
                 self._outputs.publish_instructions(())
+        self._run += 1
         self._inputs = self._engine = None
 
     def _free(self) -> None:
@@ -191,8 +193,10 @@ class InstructSegNode(LifecycleNode):
     # From the engine, on its threads
 
     def _speak(self, publish: Callable[[Any], None]) -> Callable[[Any], None]:
-        """A callback that falls silent once rclpy is shutting down."""
-        return lambda event: publish(event) if self.context.ok() else None
+        """A callback that falls silent when this activation ends (a step of the model may outlive it by seconds), or
+        once rclpy is shutting down."""
+        run = self._run
+        return lambda event: publish(event) if self._run == run and self.context.ok() else None
 
     def _take_statuses(self, statuses: tuple[InstructionStatus, ...]) -> None:
         inputs = self._inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 import weakref
@@ -15,7 +16,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from unit.fakes import ColourSegmenter
 
-from instructseg.core import BadInput
+from instructseg.core import BadInput, Instruction, State
+from instructseg.tracking import RejectionEvent
 
 
 def engine_threads() -> list[str]:
@@ -136,6 +138,26 @@ def test_a_failing_activate_leaves_the_node_inactive_and_silent(ros) -> None:
     assert harness.peer.count_subscribers("image") == 0
     harness.node._engine_class = real
     assert harness.activate() == SUCCESS
+
+
+def test_what_a_stopped_engine_still_says_is_not_published(ros) -> None:
+    harness = Harness(ros)
+    real, callbacks = harness.node._engine_class, []
+
+    class Kept(real):
+        def __init__(self, *arguments, **named):
+            callbacks.append(named)
+            super().__init__(*arguments, **named)
+
+    harness.node._engine_class = Kept
+    harness.up("targets", "rejection")
+    event = RejectionEvent(Instruction("old", "red"), 1, State.PRESENT, State.LOST, 0.0, "late", 1)
+    harness.deactivate()
+    harness.activate()
+    callbacks[0]["on_rejection"](event)
+    callbacks[1]["on_rejection"](dataclasses.replace(event, reason="in time"))
+    harness.wait(lambda: harness.heard["rejection"], "an event")
+    assert [message.reason for message in harness.heard["rejection"]] == ["in time"]
 
 
 def test_a_fault_in_deactivate_leads_through_error_processing_to_a_fresh_start(ros) -> None:
