@@ -56,6 +56,7 @@ class ColourSegmenter(Segmenter):
         self.encoded: list[int] = []
         self.clips: list[Clip] = []
         self.segmented: list[tuple[int, int]] = []  # (stamp, number of tokens)
+        self.last_tokens: tuple[ColourToken, ...] = ()
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
         self._begin("encode")
@@ -71,6 +72,7 @@ class ColourSegmenter(Segmenter):
         self._begin("segment")
         stamp = encoded.frame.stamp_ns
         self.segmented.append((stamp, len(tokens)))
+        self.last_tokens = tuple(tokens)
         masks = []
         for token in tokens:
             mask = (encoded.features == np.array(token.rgb, np.uint8)).all(axis=-1)
@@ -91,8 +93,8 @@ class ColourSegmenter(Segmenter):
 
     def _begin(self, step: str) -> None:
         self.entered[step].set()
-        if step in self.gates and not self.gates[step].wait(10.0):
-            raise TimeoutError(f"the gate of {step} was not opened within 10 s")
+        if step in self.gates and not self.gates[step].wait(30.0):
+            raise TimeoutError(f"the gate of {step} was not opened within 30 s")
         time.sleep(self.delays.get(step, 0.0))
         if step in self.raising:
             raise RuntimeError(f"{step} broke on purpose")
@@ -123,7 +125,7 @@ class ManualClock:
         self.ns += round(seconds * SECOND)
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     """Whether the condition becomes true within the time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -191,7 +191,7 @@ def test_a_closed_box_takes_nothing_and_wakes_who_waits():
     waiting = threading.Thread(target=lambda: got.append(box.take()))
     waiting.start()
     box.close()
-    waiting.join(5.0)
+    waiting.join(20.0)
     assert got == [None]
 
 
@@ -204,7 +204,7 @@ def test_every_makes_the_sender_wait_and_loses_nothing():
     assert eventually(lambda: len(box) == QUEUE_FRAMES)
     assert sender.is_alive()
     assert [box.take() for _ in frames] == frames
-    sender.join(5.0)
+    sender.join(20.0)
     assert not sender.is_alive()
 
 
@@ -216,7 +216,7 @@ def test_a_waiting_sender_is_released_when_the_box_closes():
     sender.start()
     assert eventually(lambda: len(box) == QUEUE_FRAMES)
     assert box.close() == QUEUE_FRAMES
-    sender.join(5.0)
+    sender.join(20.0)
     assert causes == [None] * QUEUE_FRAMES + ["not_running"]
 
 

@@ -110,6 +110,7 @@ class StreamState:
         now_ns = self.clock_ns()
         for stream in self.streams.values():
             stream.alive_ns = min(stream.alive_ns, now_ns)  # a clock that was set back must not hide a dead camera
+            stream.stale = stream.stale or now_ns - stream.alive_ns > stale_after_ns
         for entry in self.book:
             for camera, tracker in entry.trackers.items():
                 stream = self.streams.get(camera)
@@ -120,7 +121,6 @@ class StreamState:
                 if stream is None or stream.newest_ns is None:
                     tracker.stale(why or f"no frame yet from camera {camera!r}", now_ns)
                     continue
-                stream.stale = True
                 arriving = stream.arrived_ns > stream.alive_ns
                 what = "frames arrive but none was processed" if arriving else f"no frame from camera {camera!r}"
                 tracker.stale(why or f"{what} for {silent_ns / 1e9:.1f} s", stream.newest_ns + max(0, silent_ns))
