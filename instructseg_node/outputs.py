@@ -17,12 +17,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instructseg.core import Frame, Instruction
+from instructseg.rendering.labels import confidence_map, geometry
+from instructseg.rendering.overlay import draw_overlay
 from instructseg.streaming import FrameResult, GroundingResult, InstructionStatus
 from instructseg.tracking import RejectionEvent, TargetState, instance_map, label_map
 
 from .conversions import fill_compressed, fill_image
-from .labels import confidence_map, geometry
-from .overlay import draw_overlay
 from .parameters import Settings
 
 

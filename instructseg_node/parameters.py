@@ -16,9 +16,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from instructseg.core import BadInput, Sampling
+from instructseg.rendering.overlay import STYLES, OverlayStyle
 from instructseg.streaming import EngineConfig
-
-from .overlay import STYLES, OverlayStyle
 
 # When a value is taken up, and the lifecycle states in which it can therefore be changed.
 START, CONFIGURE, ACTIVATE, LIVE = "at start", "at configure", "at activate", "at once"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from instructseg.core import Instruction, State
+from instructseg.rendering.labels import Geometry, confidence_map, geometry
+from instructseg.rendering.overlay import OverlayStyle, colour_of, draw_overlay, state_lines
 from instructseg.tracking import TargetState, instance_map
-from instructseg_node.labels import Geometry, confidence_map, geometry
-from instructseg_node.overlay import OverlayStyle, colour_of, draw_overlay, state_lines
 
 H, W = 60, 80
 MUG = Instruction("a", "the red mug", class_id=3)

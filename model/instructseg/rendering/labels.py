@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from instructseg.tracking import TargetState
+from ..tracking import TargetState
 
 
 @dataclasses.dataclass(frozen=True)

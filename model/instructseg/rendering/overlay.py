@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from instructseg.core import State
-from instructseg.tracking import TargetState
-
+from ..core import State
+from ..tracking import TargetState
 from .labels import geometry
 
 STYLES = ("fill", "contour", "both")
