@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from instructseg_node import dds
+from instructseg_node import bag_player, dds, record_demo
 from instructseg_node.parameters import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +95,23 @@ def test_a_profile_reaches_the_environment(node_launch: ModuleType, profile: str
     variables = dict(call.args for call in node_launch.SetEnvironmentVariable.call_args_list)
     assert variables == dds.profile_environment(profile)
     assert [call.args[0] for call in node_launch.UnsetEnvironmentVariable.call_args_list] == list(dds.CONFLICTING)
+
+
+def test_the_demo_plays_what_was_recorded_and_the_node_listens_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = load("demo.launch.py", monkeypatch)
+    values = {name: options["default_value"] for name, options in declared(demo).items()}
+    demo.LaunchConfiguration.side_effect = values.__getitem__
+    demo.generate_launch_description()
+    player = demo.Node.call_args.kwargs
+    bag, playback = bag_player.parse(player["arguments"])
+    assert (player["package"], player["executable"]) == ("instructseg_node", "instructseg_play")
+    assert bag.name == "demo"
+    assert playback.clock_hz > 0
+    for topic in (record_demo.IMAGE, record_demo.DEPTH, record_demo.INFO, record_demo.COMMAND):
+        assert bag_player.chosen(topic, playback.topics), topic
+    assert not bag_player.chosen(record_demo.EXPECTATIONS, playback.topics)  # the node is not told the answers
+
+    given = dict(demo.IncludeLaunchDescription.call_args.kwargs["launch_arguments"])
+    assert given["use_sim_time"] == "true"
+    listens = {f"{given['image']}/{given['image_transport']}", given["command"]}
+    assert listens == set(playback.expect) == {record_demo.IMAGE, record_demo.COMMAND}
