@@ -56,7 +56,11 @@ class InstructSegNode(LifecycleNode):
     ) -> None:
         super().__init__("instructseg", **node_arguments)
         self.phase = "unconfigured"
-        self.settings = parameters.declare(self)
+        try:
+            self.settings = parameters.declare(self)
+        except Exception:
+            super().destroy_node()  # nobody else can: the caller never gets the node
+            raise
         self._segmenter_factory = segmenter_factory
         self._engine_class = engine_class
         self._segmenter: Segmenter | None = None

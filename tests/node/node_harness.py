@@ -156,16 +156,22 @@ class Harness:
             self.show(*colours, **where)
             time.sleep(0.015)
 
-    def show_until_state(self, state: int, *colours: str, **where: Any) -> ros_msgs.TargetArray:
-        """Pictures until the first target of the newest message is in this state; that message."""
+    def show_until_state(
+        self, state: int, *colours: str, frame_id: str = "optical", **where: Any
+    ) -> ros_msgs.TargetArray:
+        """Pictures until the first target of a message about them is in this state; that message."""
         targets = self.heard["targets"]
         del targets[:]
+        found: list[ros_msgs.TargetArray] = []
 
         def reached() -> bool:
-            return bool(targets and targets[-1].targets and targets[-1].targets[0].state == state)
+            found[:] = [
+                m for m in list(targets) if m.header.frame_id == frame_id and m.targets and m.targets[0].state == state
+            ]
+            return bool(found)
 
-        self.show_until(reached, f"state {state}", *colours, **where)
-        return next(m for m in targets if m.targets and m.targets[0].state == state)
+        self.show_until(reached, f"state {state}", *colours, frame_id=frame_id, **where)
+        return found[0]
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
         self.runner.wait(condition, what)
