@@ -32,9 +32,10 @@ STATE_COLOURS = {
 FONT = cv2.FONT_HERSHEY_DUPLEX
 BAND = 58  # pixels of the video's lower edge that carry the words
 TILE = (320, 240)  # (width, height) in the contact sheet
+BEFORE = "before"  # label of the tile that shows the scene without an answer
 CAPTION = 52  # height of the words above a row
 MILLISECOND = Fraction(1, 1000)
-MASK_COLOURS = ((255, 0, 200), (0, 230, 255), (150, 255, 0), (255, 160, 0))  # by place in the command; unlike things
+MASK_COLOURS = ((0, 230, 255), (170, 255, 0), (255, 0, 200), (255, 160, 0))  # by place in the command; unlike things
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def moments(results: ResultsBag, demo: DemoBag, command: CommandVerdict) -> list
     wanted = command.expectation
     own = {stamp: wanted.own(record.targets) for stamp, record in sorted(results.frames.items())}
     stamps = [s for s in own if wanted.start <= demo.seconds(s) < wanted.end and own[s]]
-    before = [Moment("before", s) for s in own if demo.seconds(s) < wanted.start][-1:]
+    before = [Moment(BEFORE, s) for s in own if demo.seconds(s) < wanted.start][-1:]
     if not stamps:
         return before
     gaps = [s for segments in command.slots for s in segments if s.expected == "GONE"]
@@ -153,7 +154,8 @@ def _row(demo: DemoBag, results: ResultsBag, command: CommandVerdict) -> np.ndar
 
 
 def _tile(demo: DemoBag, results: ResultsBag, moment: Moment, command: CommandVerdict) -> np.ndarray:
-    targets = command.expectation.own(results.frames[moment.stamp].targets)
+    # The frame before a command may be published after it, with the first word about it: that belongs to the next tile.
+    targets = () if moment.label == BEFORE else command.expectation.own(results.frames[moment.stamp].targets)
     picture = draw_masks(demo.image(moment.stamp), targets, results.instances(moment.stamp))
     tile = cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA)
     tile[:22] = tile[:22] // 4

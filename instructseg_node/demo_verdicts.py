@@ -24,8 +24,8 @@ SHORTEST_S = 1.0  # a shorter segment is too short to be judged beside others
 class FrameCount:
     """One published frame while a command was in force, in pixels.
 
-    time: of its stamp, s after the first image. age: s from stamp to the recorder. targets: of this command only. areas:
-    mask pixels by instance id. truth: pixels of each slot. overlaps: pixels by (instance id, slot).
+    time: of its stamp, s after the first image. age: s from the stamp to the recorder. targets: of this command only.
+    areas: mask pixels by instance id. truth: pixels of each slot. overlaps: pixels by (instance id, slot).
     """
 
     time: float
@@ -244,4 +244,5 @@ def _usual(views: Sequence[_View]) -> str:
 
 
 def _joined(slots: Sequence[Sequence[SegmentVerdict]], word: Callable[[SegmentVerdict], str]) -> str:
-    return " + ".join(", ".join(word(segment) for segment in segments) for segments in slots)
+    """EITHER for a slot in which nothing was to be judged."""
+    return " + ".join(", ".join(word(segment) for segment in segments) or "EITHER" for segments in slots)
