@@ -38,7 +38,7 @@ lint: setup  ## ruff
 
 clean:  ## delete results and caches, keep .venv
 	rm -rf out build dist ros2_ws/build ros2_ws/install ros2_ws/log .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find instructseg_node model tests scripts launch -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## delete .venv too
 	rm -rf .venv

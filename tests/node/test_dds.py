@@ -42,7 +42,7 @@ def test_sockets_of_a_process(profile: str, addresses: list[str]) -> None:
     # The user's shell asks for transports that are open to the network; the profile has to win.
     env = {**os.environ, "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4", "ROS_STATIC_PEERS": "192.0.2.1"}
     command = [sys.executable, "-c", TALK_TO_ONESELF, profile]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"heard": True, "addresses": addresses}
 
@@ -56,7 +56,7 @@ def test_an_open_socket_is_noticed() -> None:
         "opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nopened.bind(('0.0.0.0', 0))\n"
         "try:\n    dds.assert_loopback_only()\nexcept dds.DdsProfileError as error:\n    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.startswith("UDP sockets on 0.0.0.0"), done.stderr
 
 
@@ -121,7 +121,7 @@ def test_too_late_after_init() -> None:
         "try:\n    dds.use_profile('loopback')\nexcept dds.DdsProfileError as error:\n    print(error)\n"
         "rclpy.shutdown()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert "loopback.xml chosen after rclpy.init" in done.stdout, done.stderr
 
 
