@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .core import BadInput, Segmenter
+
+if TYPE_CHECKING:  # imported where a recipe is loaded, so that looking at the list stays quick
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load(
@@ -44,16 +46,21 @@ def load(
     if name not in RECIPES:
         raise BadInput(f"unknown recipe {name!r}; known are {sorted(RECIPES)}")
     if (dtype or "auto") not in DTYPES:
-        raise BadInput(f"dtype must be one of {sorted(DTYPES)}; got {dtype!r}")
+        raise BadInput(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     recipe = RECIPES[name]
     if not checkpoint and not recipe.shipped:
         raise BadInput(f"recipe {name!r} ships no weights: give the folder or the hub id of its checkpoint")
+    import torch
+
     build = importlib.import_module(recipe.module).build
-    return build(checkpoint or None, pick_device(device), DTYPES[dtype or "auto"])
+    picked = None if (dtype or "auto") == "auto" else getattr(torch, dtype)
+    return build(checkpoint or None, pick_device(device), picked)
 
 
 def pick_device(device: str | None) -> torch.device:
     """``auto`` is CUDA where it is usable, else the CPU; a device that is not there is an error, not a fall-back."""
+    import torch
+
     if device in (None, "", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -35,7 +35,8 @@ class Association(nn.Module):
         same = (a[..., : self.attributes] * b[..., : self.attributes]).sum(-1)
         d = other.geometry[:, None] - place[:, :, None]  # (B, M, K, GEOMETRY)
         distance = d[..., :2].square().sum(-1).add(1e-6).sqrt()
-        growth = ((other.geometry[:, None, :, 5] + 0.02) / (place[:, :, None, 5] + 0.02)).log().abs()
+        size, other_size = place[:, :, None, 5].clamp(min=0) + 0.02, other.geometry[:, None, :, 5].clamp(min=0) + 0.02
+        growth = (other_size / size).log().abs()  # (B, M, K)
         dt = seconds.abs().clamp(max=3.0)[:, None, None].expand_as(distance)
         pair = torch.stack(
             [

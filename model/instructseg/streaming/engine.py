@@ -91,7 +91,8 @@ class StreamingEngine:
     def stop(self) -> bool:
         """Stop both threads, within five seconds even when the segmenter is still busy; whether both have ended.
 
-        No result is published afterwards; every target becomes STALE. Idempotent, callable from a callback.
+        No result is published afterwards, the buffered frames are given up and every target becomes STALE. Idempotent,
+        callable from a callback.
         """
         with self._life:
             workers, self._workers = self._workers, None
@@ -100,6 +101,7 @@ class StreamingEngine:
         ended = workers.stop(STOP_TIMEOUT_S)
         with self._state.guard:
             self._state.mark_stale(0, self._started_ns, "the engine was stopped")
+            self._state.abandon()
             self._state.post_events()
         self._state.outbox.deliver()
         return ended

@@ -100,6 +100,14 @@ class StreamState:
         stream.newest_ns = None
         self.book.restart(stream.name, f"{reason}, waiting for the reasoner")
 
+    def abandon(self) -> None:
+        """Give up the buffered frames; what is still being computed on them no longer counts."""
+        for stream in self.streams.values():
+            stream.buffer.flush()
+        for entry in self.book:
+            for tracker in entry.trackers.values():
+                tracker.abandon()
+
     def newest_stamps(self) -> dict[str, int]:
         """Stamp of the newest frame of every camera that has one buffered."""
         return {name: stream.buffer.newest_ns for name, stream in self.streams.items() if len(stream.buffer)}

@@ -214,9 +214,13 @@ class TokenTracker:
         del self.targets[1:]
         self.targets[0].phrase, self.targets[0].grounded_stamp_ns = "", 0
 
+    def abandon(self) -> None:
+        """A grounding that is still being computed no longer counts."""
+        self.generation += 1
+
     def close(self) -> None:
         """The instruction has ended: give the ids back, make running results obsolete."""
-        self.generation += 1
+        self.abandon()
         for instance_id in self._slot_ids.values():
             self._ids.release(instance_id)
         self._slot_ids.clear()

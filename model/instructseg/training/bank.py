@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ..core import BadInput
 from ..data.flat_scenes import sample_flat_episode
 from ..data.scene import Episode, SceneObject
 
@@ -27,7 +28,7 @@ def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int
     images = np.lib.format.open_memmap(path / "images.npy", "w+", np.uint8, (*shape, 3))
     instances = np.lib.format.open_memmap(path / "instances.npy", "w+", np.uint8, shape)
     rng = np.random.default_rng([seed, len(split), len(source)])
-    sample = _sampler(source, width, height)
+    sample = episode_sampler(source, width, height)
     meta = []
     for index in range(episodes):
         episode = sample(rng, split)
@@ -40,7 +41,8 @@ def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int
     os.replace(partial, path / "episodes.json")
 
 
-def _sampler(source: str, width: int, height: int):
+def episode_sampler(source: str, width: int, height: int) -> Callable[[np.random.Generator, str], Episode]:
+    """A function of (generator, split) that draws one episode at the bank's times; source: ``flat`` or ``tabletop``."""
     if source == "flat":
         return lambda rng, split: sample_flat_episode(rng, split, CLIP_TIMES, KEY, width, height)
     if source == "tabletop":
@@ -48,7 +50,7 @@ def _sampler(source: str, width: int, height: int):
 
         tabletop = Tabletop(width, height)
         return lambda rng, split: tabletop.sample(rng, split, CLIP_TIMES, KEY)
-    raise ValueError(f"source must be 'flat' or 'tabletop'; got {source!r}")
+    raise BadInput(f"source must be 'flat' or 'tabletop'; got {source!r}")
 
 
 class EpisodeBank:
@@ -59,10 +61,9 @@ class EpisodeBank:
         self.index: list[tuple[int, int]] = []
         for folder in folders:
             for path in sorted(p.parent for p in Path(folder).glob("*/episodes.json")):
-                meta = json.loads((path / "episodes.json").read_text())
-                arrays = np.load(path / "images.npy", mmap_mode="r"), np.load(path / "instances.npy", mmap_mode="r")
+                images, instances, meta = _read_shard(path)
                 self.index += [(len(self.shards), i) for i in range(len(meta["episodes"]))]
-                self.shards.append((*arrays, meta))
+                self.shards.append((images, instances, meta))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -76,3 +77,22 @@ class EpisodeBank:
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[i] for i in range(len(self)))
+
+
+def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Images, instances and description of a finished shard; BadInput naming the file that is damaged or missing."""
+    name = "episodes.json"
+    try:
+        meta = json.loads((path / name).read_text(encoding="utf-8"))
+        episodes = len(meta["episodes"])
+        arrays = []
+        for name, axes in (("images.npy", 5), ("instances.npy", 4)):
+            array = np.load(path / name, mmap_mode="r")
+            if array.ndim != axes or array.shape[:2] != (episodes, len(CLIP_TIMES)):
+                raise ValueError(f"shape {array.shape} does not fit {episodes} episodes of {len(CLIP_TIMES)} frames")
+            arrays.append(array)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"the scenes in {path} are damaged: {name}: {error}; delete this folder, and it is generated anew"
+        ) from error
+    return arrays[0], arrays[1], meta

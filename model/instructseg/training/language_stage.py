@@ -82,7 +82,7 @@ def collate(
                 column.append(getattr(slot, name) if slot else frozenset())
     scene = torch.tensor([b for b, _ in asked])
     of_row = scene.repeat_interleave(slots)
-    key_ids, later_ids = bank.ids[rows, KEY][of_row], bank.ids[rows, later_time][of_row]
+    key_ids, later_ids = bank.covered(rows, KEY)[of_row], bank.covered(rows, later_time)[of_row]
     labels = {name: _labels(key_ids, sets) for name, sets in rows_of.items()}
     targets = rows_of["targets"]
     seen = torch.tensor([all(bool((key_ids[r] == t).any()) for t in targets[r]) for r in range(len(targets))])
@@ -136,7 +136,7 @@ def _bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> t
 
 
 def _motion_loss(model, bank, batch, motion, whole_clip: bool) -> torch.Tensor:
-    ids = bank.ids[batch.rows, KEY]
+    ids = bank.covered(batch.rows, KEY)
     label = bank.motions[batch.rows].gather(1, ids)
     label = torch.where(ids > 0, label, -1)
     loss = F.cross_entropy(model.perceiver.motion(motion).flatten(0, 1), label.flatten(), ignore_index=-1)
@@ -148,12 +148,14 @@ def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLa
     itself,
     slightly moved, stands for the next camera frame."""
     times = [*range(KEY), batch.later_time]
-    ids = bank.ids[batch.rows, KEY]  # (B, K)
+    ids = bank.covered(batch.rows, KEY)  # (B, K)
     total = key.geometry.new_zeros(())
     pairs = [
-        (o, bank.ids[batch.rows, t], abs(CLIP_TIMES[KEY] - CLIP_TIMES[t])) for o, t in zip(others, times, strict=True)
+        (o, bank.covered(batch.rows, t), abs(CLIP_TIMES[KEY] - CLIP_TIMES[t]))
+        for o, t in zip(others, times, strict=True)
     ]
-    moved = dataclasses.replace(key, geometry=key.geometry + 0.01 * torch.randn_like(key.geometry[:, :1, :1]))
+    shift = 0.01 * torch.randn(len(ids), 1, 6) * torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # places move, sizes stay
+    moved = dataclasses.replace(key, geometry=key.geometry + shift)
     for other, other_ids, dt in [*pairs, (moved, ids, 0.07)]:
         same = (ids[:, :, None] == other_ids[:, None]) & (ids > 0)[:, :, None]  # (B, K, K')
         nowhere = ~same.any(-1, keepdim=True)

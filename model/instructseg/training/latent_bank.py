@@ -38,10 +38,21 @@ class LatentBank:
     def frames(self, rows: torch.Tensor, time: int) -> ObjectLatents:
         """Latents of the chosen episodes at one of the clip's times, without masks."""
         valid = self.valid[rows, time]
-        no_masks = torch.zeros(*valid.shape, 1, 1)
+        k = self.slots_used(rows, time)
+        no_masks = torch.zeros(len(rows), k, 1, 1)
+        appearance = self.appearance[rows, time, :k].float()
         return ObjectLatents(
-            no_masks, self.geometry[rows, time], self.appearance[rows, time].float(), self.score[rows, time], valid
+            no_masks, self.geometry[rows, time, :k], appearance, self.score[rows, time, :k], valid[:, :k]
         )
+
+    def slots_used(self, rows: torch.Tensor, time: int) -> int:
+        """Slots up to the last valid one: slots are sorted by score, so the tail is empty and need not be computed."""
+        used = torch.nonzero(self.valid[rows, time].any(0))
+        return int(used.max()) + 1 if len(used) else 1
+
+    def covered(self, rows: torch.Tensor, time: int) -> torch.Tensor:
+        """Object ids ``(B, K)`` of the same slots as :meth:`frames` gives."""
+        return self.ids[rows, time, : self.slots_used(rows, time)]
 
 
 @torch.inference_mode()

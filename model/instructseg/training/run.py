@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import BadInput
 from ..data.instructions import training_words
 from ..modules.perception import Perception
 from ..recipes.unified.checkpoint import save_checkpoint
@@ -23,34 +22,12 @@ from .calibration import calibrate_presence
 from .language_stage import train_language
 from .latent_bank import encode_bank
 from .perception import evaluate_perception, train_perception
+from .plan import TrainingPlan
 from .state import averaged_weights
 
 log = logging.getLogger(__name__)
 SHARD = 150
 VALIDATION_SEED, HELD_OUT_SEED = 2000, 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingPlan:
-    """How much of what; times are wall-clock minutes, so that a plan fits the machine it runs on."""
-
-    flat_episodes: int = 900
-    tabletop_episodes: int = 3600
-    validation_episodes: int = 150
-    perception_minutes: float = 40.0
-    language_minutes: float = 30.0
-    threads: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("flat_episodes", "tabletop_episodes"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} must be 0 or more; got {getattr(self, name)}")
-        if self.flat_episodes + self.tabletop_episodes < 1:
-            raise BadInput("flat_episodes and tabletop_episodes are both 0: there is nothing to train on")
-        for name in ("perception_minutes", "language_minutes", "validation_episodes", "threads"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"{name} must be above 0; got {getattr(self, name)}")
 
 
 def run_training(out: Path, plan: TrainingPlan, config: UnifiedConfig | None = None) -> Path:

@@ -59,23 +59,35 @@ class UnifiedModel(nn.Module):
         return self.latent_embedding(torch.cat([key.appearance, key.geometry, *waves, motion], -1))
 
     def reason(self, visual: torch.Tensor, valid: torch.Tensor, words: torch.Tensor, scene: torch.Tensor) -> Reasoning:
-        """Visual tokens ``(B, K, hidden)`` of B scenes; words ``(N, W)`` token ids, 0 = padding; scene ``(N,)`` of
-        each text."""
+        """Visual tokens ``(B, K, hidden)`` of B scenes; words ``(N, W)`` ids, 0 = padding; scene ``(N,)`` of each text.
+
+        The visual prefix runs once per scene; its keys and values serve every instruction about that scene.
+        """
         n, slots, k = len(words), self.config.max_targets, visual.shape[1]
+        prefix = self.language(
+            inputs_embeds=visual,
+            attention_mask=prefix_mask(valid),
+            position_ids=torch.zeros_like(valid, dtype=torch.long),
+            use_cache=True,
+        )
+        cache = prefix.past_key_values
+        cache.batch_select_indices(scene)
         trk = self.language.embed_tokens.weight[1] + self.slot_embedding  # (S, hidden); id 1 is <TRK>
-        embeddings = torch.cat(
-            [visual[scene], self.language.embed_tokens(words), trk.expand(n, -1, -1)], 1
-        )  # (N, K + W + S, hidden)
+        suffix = torch.cat([self.language.embed_tokens(words), trk.expand(n, -1, -1)], 1)  # (N, W + S, hidden)
         said = words > 0
         length = said.sum(1, keepdim=True)
-        position = torch.cat(
-            [torch.zeros_like(valid[scene], dtype=torch.long), torch.arange(1, words.shape[1] + 1).to(length) * said,
-             length + 1 + torch.arange(slots).to(length)], 1
-        )  # fmt: skip
-        mask = attention_mask(valid[scene], said, slots)
-        hidden = self.language(inputs_embeds=embeddings, attention_mask=mask, position_ids=position).last_hidden_state
+        order = torch.arange(1, words.shape[1] + 1, device=words.device)
+        after = length + 1 + torch.arange(slots, device=words.device)
+        hidden = self.language(
+            inputs_embeds=suffix,
+            attention_mask=suffix_mask(valid[scene], said, slots),
+            position_ids=torch.cat([order * said, after], 1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
         states = hidden[:, -slots:]
-        return Reasoning(states, self.answer(states), hidden[:, :k])
+        context = prefix.last_hidden_state[scene]  # (N, K, hidden)
+        return Reasoning(states, self.answer(states), context[:, :k])
 
     def score(self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor) -> HeadScores:
         """Every slot of every instruction on its key frame, flattened to N * S rows."""
@@ -89,16 +101,18 @@ class UnifiedModel(nn.Module):
         return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context)
 
 
-def attention_mask(valid: torch.Tensor, said: torch.Tensor, slots: int) -> torch.Tensor:
-    """``(N, 1, L, L)`` bool, True = may attend: latents see latents, words see latents and earlier words, slots see
-    all before."""
-    n, k = valid.shape
-    w = said.shape[1]
-    length = k + w + slots
-    order = torch.arange(length, device=valid.device)
+def prefix_mask(valid: torch.Tensor) -> torch.Tensor:
+    """``(B, 1, K, K)`` bool, True = may attend: latents see all valid latents, and themselves (no row may be empty)."""
+    own = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
+    return (valid[:, None] | own)[:, None]
+
+
+def suffix_mask(valid: torch.Tensor, said: torch.Tensor, slots: int) -> torch.Tensor:
+    """``(N, 1, W + S, K + W + S)`` bool: words see latents and earlier words, slots see all before them."""
+    n, w = said.shape
+    order = torch.arange(w + slots, device=said.device)
     causal = order[:, None] >= order[None]
-    causal[:k, :k] = True
-    present = torch.cat([valid, said, torch.ones(n, slots, dtype=torch.bool, device=valid.device)], 1)
-    mask = causal[None] & present[:, None]
-    mask |= torch.eye(length, dtype=torch.bool, device=valid.device)  # no row may be empty
-    return mask[:, None]
+    present = torch.cat([said, torch.ones(n, slots, dtype=torch.bool, device=said.device)], 1)
+    own = torch.eye(w + slots, dtype=torch.bool, device=said.device)
+    text = (causal[None] & present[:, None]) | own
+    return torch.cat([valid[:, None].expand(-1, w + slots, -1), text], 2)[:, None]
