@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 
 from instructseg.core import (
     Clip,
@@ -26,6 +27,9 @@ from instructseg.core import (
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SECOND = 1_000_000_000
+
+# For property tests: a machine that is busy with something else must not fail them.
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.fakes import unhurried
 
 from instructseg.core import BadInput, Sampling
 from instructseg.sampling import sparse_dense, uniform
@@ -39,6 +40,7 @@ def test_bad_stamps_are_refused(stamps):
         sparse_dense(stamps, Sampling())
 
 
+@unhurried
 @given(
     st.lists(st.integers(0, 10**10), min_size=1, max_size=60, unique=True).map(sorted),
     st.integers(1, 16),
@@ -69,6 +71,7 @@ def test_uniform_refuses_nothing(count, wanted):
         uniform(count, wanted)
 
 
+@unhurried
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_uniform_is_ordered_without_repeats(count, wanted):
     indices = uniform(count, wanted)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.fakes import SECOND, colour_frame, eventually
+from unit.fakes import SECOND, colour_frame, eventually, unhurried
 
 from instructseg.core import BadInput, EncodedFrame, Grounding, Instruction, Sampling, Target, TargetMask
 from instructseg.streaming import EngineConfig, FrameBuffer, FrameRefused
 from instructseg.streaming.admission import Admission
+from instructseg.streaming.book import InstructionBook
 from instructseg.streaming.box import QUEUE_FRAMES, FrameBox
 from instructseg.streaming.checks import SegmenterFault, checked_encoding, checked_grounding, checked_masks
 from instructseg.streaming.outbox import Outbox
@@ -70,12 +71,13 @@ def test_buffer_is_bounded_by_seconds_and_by_count():
     assert buffer.image_bytes == 5 * 48 * 64 * 3
 
 
+@unhurried
 @given(st.lists(st.integers(1, SECOND), max_size=60), st.floats(0.0, 3.0), st.integers(1, 10))
 def test_buffer_bounds_always_hold(steps, seconds, frames):
     buffer, stamp = FrameBuffer(seconds, frames), 0.0
     for step in steps:
         stamp += step / SECOND
-        buffer.push(encoded(stamp))
+        buffer.push(encoded(stamp, size=(24, 48)))
         stamps = [e.frame.stamp_ns for e in buffer]
         assert 1 <= len(stamps) <= frames
         assert stamps[-1] == buffer.newest_ns == round(stamp * SECOND)
@@ -112,6 +114,21 @@ def test_clip_of_the_buffer_ends_in_the_newest_frame():
     assert [e.frame.stamp_ns for e in clip.frames] == [0, SECOND // 2, SECOND]
     assert clip.dense == (1, 2)
     assert [e.frame.stamp_ns for e in buffer.after(SECOND * 8 // 10)] == [SECOND * 9 // 10, SECOND]
+
+
+# Book
+
+
+def test_the_end_of_an_instruction_makes_running_work_obsolete_and_is_reported_once():
+    book = InstructionBook(EngineConfig())
+    book.add(Instruction("a", "red"), ("left",), {"left": 5}, now_ns=7)
+    (tracker,) = book.trackers("left")
+    generation = tracker.generation
+    assert book.holds(tracker, generation)
+    assert book.end("a", "cancelled") and not book.end("a", "cancelled")
+    assert tracker.generation != generation and not book.holds(tracker, tracker.generation)
+    assert [(s.instruction.id, s.active, s.reason) for s in book.take_ended()] == [("a", False, "cancelled")]
+    assert book.take_ended() == () and len(book) == 0
 
 
 # Admission
@@ -155,6 +172,7 @@ def test_what_is_no_frame_is_bad_input():
         Admission().admit(np.zeros((48, 64, 3), np.uint8))
 
 
+@unhurried
 @given(st.lists(st.floats(0.001, 0.2), min_size=1, max_size=80), st.floats(1.0, 60.0))
 def test_rate_limit_is_kept_on_average(steps, rate):
     admission, stamp, taken = Admission(max_rate=rate), 0.0, 0

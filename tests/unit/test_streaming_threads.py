@@ -298,6 +298,26 @@ def test_stop_does_not_wait_for_ever(monkeypatch):
         owner.wait_for(State.PRESENT, 1.0, "red")
 
 
+def test_what_ends_after_stop_changes_and_publishes_nothing(monkeypatch):
+    monkeypatch.setattr("instructseg.streaming.engine.STOP_TIMEOUT_S", 0.2)
+    owner = Owner()
+    with owner:
+        owner.engine.set_instruction(Instruction("a", "red"))
+        last = owner.wait_for(State.PRESENT, 0.0, "red")
+        gate = owner.segmenter.gates["segment"] = threading.Event()
+        owner.segmenter.entered["segment"].clear()
+        owner.engine.submit_frame(colour_frame(last + 0.1, "red"))
+        assert owner.segmenter.entered["segment"].wait(20.0)
+        count = len(owner.results)
+        assert owner.engine.stop() is False
+        gate.set()
+        assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "instructseg-masks"])
+    assert len(owner.results) == count
+    seen = owner.engine.statistics()
+    assert seen.instructions[0].state is State.STALE and owner.rejections[-1].after is State.STALE
+    assert seen.drops == {"reset": 1} and seen.memory["buffered_images"] == 0
+
+
 def test_stop_from_a_callback():
     stopped = threading.Event()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.fakes import unhurried
 
 from instructseg.core import BadInput, Instruction, InstructSegError, State
 from instructseg.tracking import InstanceIds, TargetState, instance_map, label_map
@@ -57,6 +58,7 @@ def test_a_class_that_does_not_fit_is_refused():
         label_map([target(1, slice(0, 3), 0.9, class_id=256)], SIZE)
 
 
+@unhurried
 @given(st.permutations(range(4)), st.lists(st.sampled_from([0.5, 0.7, 0.9]), min_size=4, max_size=4))
 def test_the_image_does_not_depend_on_the_order(order, scores):
     targets = [target(i + 1, slice(2 * i, 2 * i + 5 + i % 2), scores[i]) for i in range(4)]

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.fakes import SECOND
+from unit.fakes import SECOND, unhurried
 
 from instructseg.core import State, Target
 from instructseg.tracking import Policy, TargetStateMachine, Verdict, judge
@@ -174,6 +174,7 @@ def give(machine: TargetStateMachine, evidence: tuple, stamp: int) -> None:
         getattr(machine, kind)(f"{kind} on purpose", stamp)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(-SECOND, 2 * SECOND), EVIDENCE), max_size=40), st.booleans())
 def test_what_always_holds(history, reacquire):
     machine = TargetStateMachine(Policy(lost_after_ns=SECOND, reacquire_by_token=reacquire), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.fakes import SECOND
+from unit.fakes import SECOND, unhurried
 
 from instructseg.core import Grounding, Instruction, State, Target, TargetMask
 from instructseg.tracking import InstanceIds, Policy, Schedule, TokenTracker
@@ -235,6 +235,7 @@ STEPS = st.one_of(
 )
 
 
+@unhurried
 @given(st.lists(st.tuples(st.sampled_from([SECOND // 8, 2 * SECOND]), STEPS), max_size=30))
 def test_what_always_holds(steps):
     tracker, stamp, ids_of_slot = make_tracker(), 0, {}
