@@ -264,7 +264,7 @@ def test_start_and_stop_are_idempotent_and_the_engine_starts_again():
     owner.engine.submit_frame(colour_frame(99.0, "red"))
     assert owner.engine.statistics().drops == {"not_running": 1}
     with owner:
-        owner.wait_for(State.PRESENT, 5.0, "red")  # with stamps before the old ones
+        owner.wait_for(State.PRESENT, 9.5, "red")  # with stamps shortly before the old ones
 
 
 def test_stop_waits_for_the_reasoner_and_publishes_nothing_afterwards():
