@@ -32,6 +32,14 @@ class SlotRecord:
     score: float
     iou: float  # 0 for a rejected or missing target
     later_iou: float
+    episode: int = 0  # index among the episodes
+    slot: int = 0  # index among the targets that the text names
+    targets: tuple[int, ...] = ()  # the right objects' ids in the instance images
+
+    @property
+    def error(self) -> float:
+        """How wrong the answer is, 0..1: what is missing of a present target's mask, the score of a false alarm."""
+        return 1.0 - self.iou if self.present else self.score * self.kept
 
 
 def mask_iou(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -52,7 +60,8 @@ def evaluate_tabletop(
     frames."""
     writer = QuestionWriter(np.random.default_rng([seed, len(split)]), split)
     records: list[SlotRecord] = []
-    for episode in tqdm(list(episodes), desc="evaluating", disable=not progress, mininterval=2):
+    bar = tqdm(episodes, desc="evaluating", disable=not progress, mininterval=2)
+    for number, episode in enumerate(bar):
         facts = SceneFacts(episode)
         frames = [
             Frame(np.ascontiguousarray(i), round(t * 1e9)) for i, t in zip(episode.images, episode.times, strict=True)
@@ -62,11 +71,13 @@ def evaluate_tabletop(
         instructions = [Instruction(str(i), q.text) for i, q in enumerate(asked)]
         groundings = segmenter.ground(Clip(tuple(encoded[: KEY + 1])), instructions)
         for question, grounding in zip(asked, groundings, strict=True):
-            records += _records(segmenter, episode, encoded, question, grounding.targets)
+            records += _records(segmenter, number, episode, encoded, question, grounding.targets)
     return records
 
 
-def _records(segmenter, episode: Episode, encoded, question: Question, targets) -> list[SlotRecord]:
+def _records(
+    segmenter: Segmenter, number: int, episode: Episode, encoded, question: Question, targets
+) -> list[SlotRecord]:
     records = []
     for index, slot in enumerate(question.slots):
         given = targets[index] if index < len(targets) else None
@@ -82,7 +93,9 @@ def _records(segmenter, episode: Episode, encoded, question: Question, targets) 
                 if truths[t].any():
                     ious.append(mask_iou(found.mask, truths[t]) if found.score >= 0.5 else 0.0)
             iou, later_iou = ious[0], min(ious[1:], default=ious[0])
-        records.append(SlotRecord(question.kind, question.text, bool(slot.targets), kept, score, iou, later_iou))
+        ids = tuple(sorted(slot.targets))
+        record = SlotRecord(question.kind, question.text, bool(ids), kept, score, iou, later_iou, number, index, ids)
+        records.append(record)
     return records
 
 

@@ -1,0 +1,84 @@
+"""``instructseg train``: the project's own training from generated scenes to a finished checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..core import BadInput
+from ..training.plan import SMOKE, TrainingPlan, is_whole
+
+DESCRIPTION = """Train the default recipe on scenes that are generated first. Every step resumes where it was stopped:
+run the same command again. Values come from --smoke, then --config, then the options below."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("train", help="train the default recipe", description=DESCRIPTION)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="scenes, states, log and checkpoint")
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a plan, with the names below as keys")
+    small = ", ".join(f"{name} {value}" for name, value in SMOKE.items())
+    parser.add_argument("--smoke", action="store_true", help=f"a tiny run that shows that everything works: {small}")
+    group = parser.add_argument_group("training plan")
+    for field in dataclasses.fields(TrainingPlan):
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=field.name,
+            type=int if is_whole(field) else float,
+            metavar="N" if is_whole(field) else "MIN",
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['help']} (default: {field.default})",
+        )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log_to(arguments.out / "train.log")
+    logging.getLogger(__name__).info("training plan: %s", dataclasses.asdict(plan))
+    from ..training.run import run_training
+
+    checkpoint = run_training(arguments.out, plan)
+    print(f"checkpoint: {checkpoint}")
+    print(f"next: instructseg eval tabletop --checkpoint {checkpoint}")
+    return 0
+
+
+def plan_of(arguments: argparse.Namespace) -> TrainingPlan:
+    """The plan that the options, the file and --smoke make together. Raises BadInput."""
+    values: dict[str, Any] = dict(SMOKE) if arguments.smoke else {}
+    if arguments.config is not None:
+        values |= read_config(arguments.config)
+    given = vars(arguments)
+    values |= {f.name: given[f.name] for f in dataclasses.fields(TrainingPlan) if f.name in given}
+    return TrainingPlan.from_dict(values)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises BadInput naming the file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"--config {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"--config {path} must hold lines of the form 'key: value'; got {type(values).__name__}")
+    try:
+        TrainingPlan.from_dict({"flat_episodes": 1} | values)
+    except BadInput as error:
+        raise BadInput(f"--config {path}: {error}") from None
+    return values
+
+
+def log_to(path: Path) -> None:
+    """Log lines with time stamps to the terminal and, appended, to a file."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        handlers=[logging.StreamHandler(), logging.FileHandler(path, encoding="utf-8")],
+        force=True,
+    )
