@@ -36,6 +36,9 @@ KINDS = {
     "instructions": ros_msgs.InstructionArray,
 }
 
+# Found again quickly, given up slowly: a test machine may be too busy to keep a camera's pace.
+PATIENT = {"ground_period": 0.05, "stale_after": 5.0, "lost_after": 5.0}
+
 
 def now() -> Time:
     seconds, rest = divmod(time.time_ns(), 1_000_000_000)
@@ -51,7 +54,7 @@ class Harness:
         self.loads: list[Any] = []
         self.heard: dict[str, list] = {}
         self._publishers: dict[str, Any] = {}
-        overrides = [Parameter(name, value=value) for name, value in ({"ground_period": 0.05} | values).items()]
+        overrides = [Parameter(name, value=value) for name, value in (PATIENT | values).items()]
         self.node = InstructSegNode(
             segmenter_factory=factory or self._load,
             context=runner.context,
@@ -172,6 +175,18 @@ class Harness:
 
         self.show_until(reached, f"state {state}", *colours, frame_id=frame_id, **where)
         return found[0]
+
+    def dropped(self, cause: str = "") -> int:
+        """How many inputs were dropped for this cause, or in all."""
+        drops = self.node._engine.statistics().drops
+        return drops.get(cause, 0) if cause else sum(drops.values())
+
+    def settle(self) -> dict[str, int]:
+        """Wait until nothing more arrives; how many messages were heard on each output."""
+        counts: dict[str, int] = {}
+        while counts != (counts := {name: len(messages) for name, messages in self.heard.items()}):
+            time.sleep(0.15)
+        return counts
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
         self.runner.wait(condition, what)

@@ -44,15 +44,14 @@ def test_bad_images(ros, capfd, name) -> None:
     harness = Harness(ros, stale_after=5.0).up("targets", "instance_mask")
     harness.say("the red block")
     harness.show_until_state(Target.PRESENT, "red")
-    time.sleep(0.1)
-    before = {topic: len(messages) for topic, messages in harness.heard.items()}
-    for _ in range(5):
+    before = harness.settle()
+    for number in (1, 2, 3):
         harness.publish("image", image(**fields))
-        time.sleep(0.02)  # depth 1: each has to be read before the next comes
-    harness.wait(lambda: int(harness.diagnostics().get(f"dropped {cause}", 0)) == 5, f"5 counted as {cause}")
-    assert {topic: len(harness.heard[topic]) for topic in before} == before
+        harness.wait(lambda number=number: harness.dropped(cause) == number, f"{number} counted as {cause}")
+    assert harness.settle() == before
+    assert harness.diagnostics()[f"dropped {cause}"] == "3"
     log = capfd.readouterr().err
-    assert log.count(f"{cause}: camera 'camera'") == 1  # five faults, one line
+    assert log.count(f"{cause}: camera 'camera'") == 1  # three faults, one line
     assert words in log
     harness.show_until_state(Target.PRESENT, "red")
 
@@ -60,11 +59,9 @@ def test_bad_images(ros, capfd, name) -> None:
 def test_bad_compressed_images(ros, capfd) -> None:
     harness = Harness(ros, image_transport="compressed").up("targets")
     header = Header(stamp=now())
-    for data in (b"", b"rubbish"):
+    for data, cause in [(b"", "image_empty"), (b"rubbish", "image_compressed")]:
         harness.publish("image/compressed", CompressedImage(header=header, format="jpeg", data=array.array("B", data)))
-        time.sleep(0.02)
-    wanted = ("dropped image_empty", "dropped image_compressed")
-    harness.wait(lambda: all(harness.diagnostics().get(key) == "1" for key in wanted), "both counted")
+        harness.wait(lambda cause=cause: harness.dropped(cause) == 1, f"one counted as {cause}")
     assert "cannot be decoded" in capfd.readouterr().err
     assert not harness.heard["targets"]
 
@@ -142,11 +139,12 @@ def test_stamps_going_backwards_are_dropped_named_and_counted(ros, capfd) -> Non
     harness = Harness(ros, stale_after=5.0).up("targets")
     newest = harness.show("red").stamp
     harness.wait(lambda: harness.heard["targets"], "the first frame")
-    for back in (0.05, 0.1, 0.0):
+    for number, back in enumerate((0.05, 0.1, 0.0), start=1):
         harness.show("red", stamp=moved(newest, -back))
-        time.sleep(0.02)
-    harness.wait(lambda: harness.diagnostics().get("dropped stamp_backwards") == "2", "two counted")
-    assert harness.diagnostics()["dropped stamp_repeated"] == "1"
+        harness.wait(lambda number=number: harness.dropped() == number, f"{number} counted")
+    report = harness.diagnostics()
+    assert (report["dropped stamp_backwards"], report["dropped stamp_repeated"]) == ("2", "1")
+    harness.settle()
     assert "stamp is 0.050 s before the last one" in capfd.readouterr().err
     assert [m.header.stamp for m in harness.heard["targets"]] == [newest]
 
@@ -197,9 +195,9 @@ def test_a_camera_that_never_comes_is_named_and_counted_once_an_outage(ros, capf
     assert report["dropped camera_silent:head"] == "1"
     log = capfd.readouterr().err
     assert log.count("camera_silent:head: no image on /head/image for") == 1
-    harness.show_until(lambda: harness.heard["targets"], "targets", "red", topic="head/image")
-    harness.show("red", topic="head/image")
-    assert harness.diagnostics()["level"] == b"\x00"
+    where = {"topic": "head/image"}
+    harness.show_until(lambda: harness.diagnostics()["level"] == b"\x00", "a report without complaint", "red", **where)
+    harness.wait(lambda: harness.heard["targets"], "targets")
 
 
 def test_complaints_repeat_rarely_and_say_how_many_there_were() -> None:

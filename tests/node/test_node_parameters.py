@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from node.node_harness import Harness
+from node.node_harness import PATIENT, Harness
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
 
@@ -88,7 +88,7 @@ def test_values_that_contradict_each_other_are_refused(ros) -> None:
         result = harness.call(lambda parameters=parameters: harness.node.set_parameters_atomically(parameters))
         assert not result.successful
         assert words in result.reason
-    assert harness.node.settings == dataclasses.replace(Settings(), ground_period=0.05)
+    assert harness.node.settings == dataclasses.replace(Settings(), **PATIENT)
 
 
 def test_a_change_is_refused_while_it_would_do_nothing(ros) -> None:

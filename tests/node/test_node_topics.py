@@ -72,8 +72,8 @@ def test_relative_names_take_the_namespace(ros) -> None:
 def test_targets_masks_and_header_of_one_frame(ros) -> None:
     harness = Harness(ros).up("targets", "instance_mask", "label_mask", "confidence_mask", "instance_mask/compressed")
     harness.say("the red block and the green block")
-    message = harness.show_until_state(Target.PRESENT, "red", "green", frame_id="wrist_camera_optical")
-    time.sleep(0.1)
+    harness.show_until_state(Target.PRESENT, "red", "green", frame_id="wrist_camera_optical")
+    harness.settle()
     header = harness.show("red", "green", frame_id="wrist_camera_optical")
     for name in harness.heard:
         harness.wait(lambda name=name: harness.heard[name][-1].header == header, f"{name} of the last frame")
@@ -150,11 +150,10 @@ def test_frames_that_stop_make_the_target_stale_without_any_mask(ros) -> None:
     harness = Harness(ros, stale_after=0.2).up("targets", "rejection", "instance_mask")
     harness.say("the red block")
     harness.show_until_state(Target.PRESENT, "red")
-    harness.wait(lambda: any(m.after == Target.STALE for m in harness.heard["rejection"]), "STALE")
-    masks = len(harness.heard["instance_mask"])
-    stale = next(m for m in harness.heard["rejection"] if m.after == Target.STALE)
-    assert stale.before == Target.PRESENT
-    time.sleep(0.2)
+    changes = [(Target.PRESENT, Target.STALE)]
+    harness.wait(lambda: [(m.before, m.after) for m in harness.heard["rejection"][-1:]] == changes, "STALE")
+    masks = harness.settle()["instance_mask"]
+    time.sleep(0.3)
     assert len(harness.heard["instance_mask"]) == masks
     harness.show_until_state(Target.PRESENT, "red")
 
@@ -298,7 +297,7 @@ def test_compressed_transport(ros) -> None:
 
 
 def test_services_cancel_reset_and_enable(ros) -> None:
-    harness = Harness(ros)
+    harness = Harness(ros, stale_after=0.3)
     cancel = harness.peer.create_client(Cancel, f"{NODE}/cancel")
     reset = harness.peer.create_client(Trigger, f"{NODE}/reset")
     enable = harness.peer.create_client(SetBool, f"{NODE}/enable")
