@@ -27,7 +27,12 @@ AGES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """commands: in order. frames: account of the frames by name. ages_ms: percentiles by where they were measured."""
+    """commands: in order. frames: account of the frames by name.
+
+    ages_ms: percentiles over the frames with a mask. "received": from the frame's stamp to the arrival of ``~/targets``
+    at the recorder, on a clock interpolated between the ticks of /clock. "node": as the node measured them just before
+    publication, with a clock that stands still between two ticks and lags where the node is short of CPU.
+    """
 
     commands: tuple[CommandVerdict, ...]
     frames: dict[str, int]
@@ -145,8 +150,8 @@ def as_table(report: Report) -> str:
             f"published {frames['published']}, dropped {frames['dropped']}"
             + (f" ({drops})" if drops else "")
             + f", never delivered {frames['not_delivered_to_node']}",
-            "age of masks" + _ages_line(node) + " at publication, by the node's clock",
-            "            " + _ages_line(received) + " on arrival at the recorder",
+            "age of masks" + _ages_line(received) + " from the frame's stamp to a subscriber, by the player's clock",
+            "            " + _ages_line(node) + " at publication, by the node's clock (the last /clock it heard)",
             f"grounding   median {report.grounding_ms:.0f} ms",
             "IoU: mean from the first mask on, a frame without a mask counts 0. held: share of the frames in the",
             "second half that are PRESENT. false masks: frames with a mask where there is nothing.",
