@@ -102,9 +102,9 @@ def open_source(paths: Sequence[Path], rate: float = 15.0, every: int = 1) -> Fr
         images = [p for p in paths[0].iterdir() if _is_image(p)]
         if not images:
             raise BadInput(f"the folder {paths[0]} holds no images; known are {' '.join(IMAGE_SUFFIXES)}")
-        return ImageSource(natural_order(images), rate, every)
+        return _images(images, rate, every)
     if all(_is_image(path) for path in paths):
-        return ImageSource(natural_order(paths), rate, every)
+        return _images(paths, rate, every)
     odd = next(path for path in paths if not _is_image(path))
     if len(paths) > 1:
         what = "a folder" if odd.is_dir() else "no image"
@@ -127,6 +127,13 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise BadInput(f"{path} is not an image that can be decoded, or is cut off")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _images(paths: Sequence[Path], rate: float, every: int) -> ImageSource:
+    """The sequence; its first image is looked at now, before a model is loaded for it."""
+    source = ImageSource(natural_order(paths), rate, every)
+    next(source.frames())
+    return source
 
 
 def _parts(path: Path) -> list[str]:
