@@ -1,0 +1,73 @@
+"""Command line: ``python -m bench [model] [engine] [node] [memory] [--quick] [--checkpoint FOLDER] [--out FOLDER]``.
+
+Without names every part runs. Each part prints its table and writes ``<out>/<part>.json``. Exit code 0: everything was
+measured, whatever the verdicts; 2: something could not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from instructseg.core import InstructSegError
+
+from .figures import Figure, Report, table
+from .machine import machine_facts
+from .options import RECIPE, MeasurementFailed, Options
+
+PARTS = ("model", "engine", "node", "memory")
+Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
+
+
+def part(name: str) -> Measure:
+    """The ``measure`` of one part; imported only when asked for, because the node's part needs ROS."""
+    return importlib.import_module(f"{__package__}.{name}").measure
+
+
+def run_part(name: str, options: Options, measure: Measure) -> Report:
+    """Measure, print and write one part."""
+    facts = machine_facts()  # before anything runs: the load average is the others' load
+    figures, details = measure(options)
+    checkpoint = f"recipe {RECIPE}, {Path(options.checkpoint).name if options.checkpoint else 'its own checkpoint'}"
+    report = Report(name, options.quick, checkpoint, facts, tuple(figures), details)
+    path = report.write(options.out)
+    print(f"\n{table(report)}\n  {path}\n", flush=True)
+    return report
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
+    """The parts, in the order in which they run, and the options. Ends the process as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all without a name")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works, not to compare")
+    parser.add_argument("--checkpoint", default="", metavar="FOLDER", help="weights other than the recipe's own")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), metavar="FOLDER", help="default: out/bench")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"unknown part(s) {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    chosen = [name for name in PARTS if name in given.parts or not given.parts]
+    return chosen, Options(given.quick, given.checkpoint, given.out, lambda line: print(f"  {line}", flush=True))
+
+
+def main(arguments: Sequence[str] | None = None, find: Callable[[str], Measure] = part) -> int:
+    names, options = parse(sys.argv[1:] if arguments is None else arguments)
+    verdicts: list[str] = []
+    for name in names:
+        print(f"{name}:", flush=True)
+        try:
+            report = run_part(name, options, find(name))
+        except (InstructSegError, MeasurementFailed) as error:
+            print(f"bench: {name}: {error}", file=sys.stderr)
+            return 2
+        verdicts += [f"{f.verdict}: {name}: {f.name}" for f in report.figures if f.floor]
+    print("\n".join(["floors:", *(f"  {line}" for line in sorted(verdicts, reverse=True))]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The streaming engine's own time per frame: what process() takes beside the segmenter, in one and the same run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from instructseg.core import Segmenter, State
+from instructseg.streaming import EngineConfig, StreamingEngine
+
+from .figures import Figure, Floor, figure
+from .meter import FreeSegmenter, MeteredSegmenter
+from .options import Options
+from .scenes import Scene, make_scene
+
+ADDED = Floor("at most", 20.0, "<= 20 % of the model's time")
+SETTLE = 5  # frames that do not count
+
+
+def measure(options: Options) -> tuple[list[Figure], dict[str, Any]]:
+    scene, count = make_scene(), options.repetitions(600, 10)
+    figures, details = [], {}
+    for name, segmenter in (("recipe", options.load()), ("free model", FreeSegmenter())):
+        for instructions in (1, 4):
+            label = f"{name}, {instructions} instruction{'s' if instructions > 1 else ''}"
+            options.say(label)
+            new, details[label] = overhead(segmenter, scene, label, instructions, count)
+            figures += new
+    return figures, details
+
+
+def overhead(
+    segmenter: Segmenter, scene: Scene, label: str, instructions: int, count: int
+) -> tuple[list[Figure], dict[str, Any]]:
+    """Figures per frame over ``count`` frames: the engine's milliseconds, those of encode and segment, and their ratio
+    in percent."""
+    metered = MeteredSegmenter(segmenter)
+    engine = StreamingEngine(metered, EngineConfig())
+    for instruction in scene.instructions(instructions):
+        engine.add_instruction(instruction)
+    own_ms, model_ms, present = [], [], 0
+    for index, frame in enumerate(scene.frames(SETTLE + count)):
+        before = dict(metered.wall_s)
+        started = time.perf_counter()
+        result = engine.process(frame)
+        total = time.perf_counter() - started
+        spent = {step: seconds - before[step] for step, seconds in metered.wall_s.items()}
+        if index >= SETTLE:
+            own_ms.append((total - sum(spent.values())) * 1e3)
+            model_ms.append((spent["encode"] + spent["segment"]) * 1e3)  # a grounding now and then would flatter us
+            present += sum(target.state is State.PRESENT for target in result.targets)
+    figures = [figure(f"{label}: engine", "ms", own_ms)]
+    if not isinstance(segmenter, FreeSegmenter):
+        share = 100.0 * sum(own_ms) / sum(model_ms)
+        figures += [
+            figure(f"{label}: encode + segment", "ms", model_ms),
+            figure(f"{label}: engine / (encode + segment)", "%", share, ADDED),
+        ]
+    return figures, {"frames": count, "targets_present_per_frame": present / count}
