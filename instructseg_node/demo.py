@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -211,4 +212,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As a time limit ends it: the other processes must not go on without us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

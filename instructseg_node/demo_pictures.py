@@ -119,7 +119,7 @@ def draw_masks(image: np.ndarray, targets: Sequence[TargetRecord], instances: np
     for index, target in enumerate(shown):
         mask = instances == target.instance_id
         colour = MASK_COLOURS[index % len(MASK_COLOURS)]
-        picture[mask] = picture[mask] * 0.5 + np.array(colour) * 0.5
+        picture[mask] = picture[mask] * 0.65 + np.array(colour) * 0.35
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outline, -1, WHITE, 4, cv2.LINE_AA)
         cv2.drawContours(picture, outline, -1, colour, 2, cv2.LINE_AA)

@@ -103,3 +103,19 @@ def test_paths_and_rate_are_checked_before_anything_starts(bag: Path, tmp_path: 
 def test_command_line_says_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert demo.main(["--bag", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "demo failed: no recording at" in capsys.readouterr().err
+
+
+def test_command_line_hands_ros_arguments_to_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(options: demo.Options) -> None:
+        asked.append(options)
+        raise DemoFailed("not run")
+
+    monkeypatch.setattr(demo, "run", refuse)
+    assert demo.main(["--rate", "0.5", "--params", "p.yaml", "--", "-p", "device:=cpu"]) == 2
+    assert asked[0].rate == 0.5
+    arguments = demo.node_arguments(asked[0])
+    assert arguments[:3] == ["--ros-args", "--params-file", "p.yaml"]
+    assert arguments[-2:] == ["-p", "device:=cpu"], "the user's own come last and win"
+    assert "use_sim_time:=true" in arguments
