@@ -173,7 +173,10 @@ class QuestionWriter:
             if slots_and_text is not None:
                 text, slots = slots_and_text
                 return Question(self._carry(text), slots, kind)
-        return self.ask(facts, "attribute", wanted)
+        if kind != "attribute":
+            return self.ask(facts, "attribute", wanted)
+        nothing = Slot(frozenset(), frozenset())  # a scene too plain or too crowded for more: something it never shows
+        return Question(self._carry(f"the {self._one_of(FOREIGN_NOUNS)}"), (nothing,), "attribute")
 
     # --- kinds: each returns (text, slots) or None where this draw does not work out
 

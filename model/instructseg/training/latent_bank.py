@@ -35,6 +35,13 @@ class LatentBank:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @staticmethod
+    def join(banks: list[LatentBank]) -> LatentBank:
+        """Several banks as one, in order."""
+        tensors = (f.name for f in dataclasses.fields(LatentBank) if f.name != "facts")
+        joined = {name: torch.cat([getattr(bank, name) for bank in banks]) for name in tensors}
+        return LatentBank(**joined, facts=[fact for bank in banks for fact in bank.facts])
+
     def frames(self, rows: torch.Tensor, time: int) -> ObjectLatents:
         """Latents of the chosen episodes at one of the clip's times, without masks."""
         valid = self.valid[rows, time]
