@@ -110,7 +110,8 @@ class RelationalMaskHead(nn.Module):
     def _present(self, question, said, target, match, anchor) -> torch.Tensor:
         """Presence logit from what the language model said and from what the head found; both, because either alone
         ranks absent things worse (the words do not see small evidence, the evidence does not read the words)."""
-        best = torch.topk(target.clamp(-12, 12), 2, dim=-1).values
+        rated = nn.functional.pad(target.clamp(-12, 12), (0, 1), value=-12.0)  # a frame may have a single slot in use
+        best = torch.topk(rated, 2, dim=-1).values
         top_match = match.clamp(-12, 12).amax(-1)
         top_anchor = anchor.clamp(-12, 12).amax(-1)
         weight = torch.softmax(target.clamp(-12, 12), -1)
