@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import rclpy
@@ -46,7 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+    _end_if_a_thread_cannot()
     return 0
+
+
+def _end_if_a_thread_cannot() -> None:
+    """End the process here where a step of the model did not return in time (the engine has said so): the ordinary end
+    of the interpreter under a thread that is inside torch is an abort."""
+    if any(thread.name.startswith("instructseg-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

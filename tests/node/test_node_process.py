@@ -6,14 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from lifecycle_msgs.srv import GetState
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
+from instructseg_node.conversions import fill_image
 from instructseg_node.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +32,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen]:
+def running(
+    *arguments: str, command: Sequence[str] = COMMAND, environ: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [*COMMAND, *arguments], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *arguments],
+        env=environ or environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         yield process
@@ -65,6 +77,54 @@ def test_a_failing_autostart_leaves_the_process_alive(ros) -> None:
         output, _ = process.communicate(timeout=60)
     assert "configure failed" in output
     assert "no_such_recipe" in output
+    assert process.returncode == 0, output
+
+
+HANGING = """
+import sys, time
+import instructseg
+from instructseg.streaming import engine
+from instructseg_node.main import main
+from unit.fakes import ColourSegmenter
+
+class Hanging(ColourSegmenter):
+    def encode(self, frames):
+        if self.encoded:  # after the warm-up
+            print("inside", flush=True)
+            time.sleep(600)
+        return super().encode(frames)
+
+engine.STOP_TIMEOUT_S = 0.2
+instructseg.load = lambda *arguments, **named: Hanging()
+sys.exit(main(["--ros-args", "-p", "autostart:=true", "-r", "__node:=eyes"]))
+"""
+
+
+@pytest.mark.process
+def test_a_model_that_does_not_return_cannot_hold_the_process(ros) -> None:
+    environ = environment()
+    environ["PYTHONPATH"] += os.pathsep + str(ROOT / "tests")
+    command = [sys.executable, "-c", HANGING]
+    with running(command=command, environ=environ) as process:
+        publisher = ros.node("peer").create_publisher(Image, "image", 1)
+        ros.wait(publisher.get_subscription_count, "the node", 60.0)
+        heard = threading.Event()
+
+        def read() -> None:
+            while "inside" not in process.stdout.readline() and process.poll() is None:
+                pass
+            heard.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        picture = np.zeros((48, 64, 3), np.uint8)
+        for second in range(600):
+            publisher.publish(fill_image(Image(), picture, "rgb8", Header(stamp=Time(sec=second))))
+            if heard.wait(0.1):
+                break
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert "still inside the segmenter" in output
+    assert "Traceback" not in output, output
     assert process.returncode == 0, output
 
 
