@@ -98,12 +98,17 @@ def segment_source(
     """Every frame of the source through the engine, one after the other, into the folder."""
     now_ns = 0  # the engine's clock is the frames' own: results do not depend on the speed of this machine
     config = EngineConfig(frame_policy="every", max_instructions=MAX_INSTRUCTIONS)
-    engine = StreamingEngine(segmenter, config, clock_ns=lambda: now_ns)
+
+    def say(level: int, message: str) -> None:
+        if folder.records:  # what fails on the first frame ends the run with this message
+            log.log(level, message)
+
+    engine = StreamingEngine(segmenter, config, clock_ns=lambda: now_ns, log=say)
     for instruction in instructions:
         engine.add_instruction(instruction)
     refused = 0
     with logging_redirect_tqdm():
-        for item in tqdm(source.frames(), total=source.count, desc="segmenting", unit="frame"):
+        for item in tqdm(source.frames(), total=source.count, desc="segmenting", unit="frame", leave=False):
             now_ns = item.frame.stamp_ns
             try:
                 result = engine.process(item.frame)
@@ -123,7 +128,7 @@ def _check_first(result: FrameResult) -> None:
     """What fails on the very first frame (a sentence that is too long for the recipe …) would fail on all."""
     for target in result.targets:
         if target.state is State.ERROR:
-            raise InstructSegError(f"instruction {target.instruction.text!r}: {target.reason}")
+            raise InstructSegError(f"instruction {target.instruction.text[:40]!r}: {target.reason}")
 
 
 def _written(folder: ResultFolder) -> str:
