@@ -47,7 +47,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """"met", "not met", or "" where nothing was promised."""
+        """The median against the floor: "met" or "not met"; empty where nothing was promised."""
         return self.floor.verdict(self.median) if self.floor else ""
 
     def to_dict(self) -> dict[str, Any]:

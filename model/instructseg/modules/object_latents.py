@@ -49,21 +49,30 @@ class ObjectFinder(nn.Module):
         self.slots, self.min_score, self.min_area, self.sigma, self.reach = slots, min_score, min_area, sigma, reach
 
     def forward(self, maps: VisualMaps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Masks ``(B, K, h/2, w/2)``, scores ``(B, K)``, valid ``(B, K)``."""
+        """Masks ``(B, K', h/2, w/2)``, scores ``(B, K)``, valid ``(B, K)``.
+
+        K' is K with gradients. Without, the slots that are empty in every frame of the batch are left out but for one,
+        which :func:`fill_slots` repeats: they cost as much as filled ones.
+        """
         centres, score = self._peaks(maps.heat)
         valid = score > self.min_score
+        used = self.slots
+        if not torch.is_grad_enabled():
+            used = min(used, int(valid.sum(1).max()) + 1)  # peaks come in descending order: filled slots first
+        filled, centres = valid[:, :used], centres[:, :used]
         votes = F.interpolate(maps.votes, scale_factor=2, mode="bilinear", align_corners=False)  # (B, 2, h/2, w/2)
         grid = pixel_grid(votes.shape[-2:], 2, votes.device)  # (2, h/2, w/2)
         pointed = (votes + grid).flatten(2)  # (B, 2, P) where each pixel believes its object's centre to be
         distance2 = torch.cdist(centres, pointed.transpose(1, 2)).square()  # (B, K, P)
-        distance2 = distance2.masked_fill(~valid[..., None], 1e6)
+        distance2 = distance2.masked_fill(~filled[..., None], 1e6)
         share = torch.softmax(-distance2 / (2 * self.sigma**2), dim=1) * torch.sigmoid(
             (self.reach - distance2.sqrt()) / 2
         )
         masks = share * torch.sigmoid(maps.objectness).flatten(1)[:, None]
-        valid = valid & (masks.sum(-1) > self.min_area)
-        masks = masks * valid[..., None]
-        return masks.unflatten(-1, votes.shape[-2:]), score, valid
+        filled = filled & (masks.sum(-1) > self.min_area)
+        masks = masks * filled[..., None]
+        empty = filled.new_zeros(len(filled), self.slots - used)
+        return masks.unflatten(-1, votes.shape[-2:]), score, torch.cat([filled, empty], 1)
 
     def _peaks(self, heat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Centres ``(B, K, 2)`` as (x, y) in input pixels and their scores ``(B, K)``."""
@@ -73,6 +82,12 @@ class ObjectFinder(nn.Module):
         width = heat.shape[-1]
         centres = torch.stack([index % width, index // width], -1).to(heat.dtype) * 4 + 2
         return centres, score
+
+
+def fill_slots(values: torch.Tensor, slots: int) -> torch.Tensor:
+    """``(B, K', …)`` to ``(B, slots, …)``: the last slot, an empty one wherever K' is less than slots, repeated."""
+    missing = slots - values.shape[1]
+    return torch.cat([values, values[:, -1:].expand(-1, missing, *values.shape[2:])], 1) if missing else values
 
 
 def pixel_grid(size: tuple[int, int] | torch.Size, stride: int, device: torch.device) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .object_latents import AppearanceHead, ObjectFinder, ObjectLatents, geometry
+from .object_latents import AppearanceHead, ObjectFinder, ObjectLatents, fill_slots, geometry
 from .visual_encoder import VisualEncoder, VisualMaps
 
 
@@ -29,4 +29,5 @@ class Perception(nn.Module):
 
     def latents(self, images: torch.Tensor, maps: VisualMaps) -> ObjectLatents:
         masks, score, valid = self.finder(maps)
-        return ObjectLatents(masks, geometry(masks), self.appearance(images, maps, masks), score, valid)
+        found = (masks, geometry(masks), self.appearance(images, maps, masks))
+        return ObjectLatents(*(fill_slots(values, valid.shape[1]) for values in found), score, valid)
