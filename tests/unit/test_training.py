@@ -56,6 +56,7 @@ def latents(finished: Path) -> LatentBank:
     """The training scenes as a random model sees them: slots that cover objects are not a matter of training here."""
     model, _ = tiny_model()
     latents = encode_bank(model.perception, bank.EpisodeBank([finished / "scenes" / "train"]))
+    latents.ids = torch.zeros_like(latents.ids)
     for row, facts in enumerate(latents.facts):
         for slot, thing in enumerate(facts.objects[: TINY.slots]):
             latents.ids[row, :, slot] = thing.id * latents.valid[row, :, slot]
