@@ -242,7 +242,6 @@ def test_every_size_of_frame_goes_through(segmenter: UnifiedSegmenter, size: tup
         assert mask.mask.shape == size
         assert mask.mask.dtype == bool
         assert 0.0 <= mask.score <= 1.0
-        assert mask.score >= 0.5 or not mask.mask.any() or mask.score > 0.0
         assert mask.token is not None
     assert segmenter.segment(encoded[2], []) == []
 
