@@ -99,6 +99,7 @@ class Slot:
     targets: frozenset[int]
     candidates: frozenset[int]
     anchors: frozenset[int] = frozenset()
+    phrases: tuple[tuple[str, frozenset[int]], ...] = ()  # the noun phrases in it and what each matches by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,13 @@ class _Phrase:
     words: str
     ids: frozenset[int]
 
+    @property
+    def pair(self) -> tuple[str, frozenset[int]]:
+        return self.words, self.ids
+
+    def slot(self, targets: frozenset[int]) -> Slot:
+        return Slot(targets, self.ids, phrases=(self.pair,))
+
 
 class QuestionWriter:
     """Draws questions about scenes; ``held_out`` adds the phrasings that training never sees."""
@@ -184,21 +192,21 @@ class QuestionWriter:
         phrase = self._phrase(facts, absent)
         if len(phrase.ids) > 1 or absent != (not phrase.ids):
             return None
-        return self._the(phrase.words), (Slot(phrase.ids, phrase.ids),)
+        return self._the(phrase.words), (phrase.slot(phrase.ids),)
 
     def _plural(self, facts: SceneFacts, absent: bool):
         phrase = self._phrase(facts, absent, plural=True)
         if absent != (not phrase.ids):
             return None
         return self._one_of(("all {}", "all the {}", "every one of the {}", "the {}")).format(phrase.words), (
-            Slot(phrase.ids, phrase.ids),
+            phrase.slot(phrase.ids),
         )
 
     def _use(self, facts: SceneFacts, absent: bool):
         uses = HELD_OUT_USES if self.held_out and self.rng.random() < 0.5 else USES
         text = self._one_of(tuple(uses))
         ids = frozenset(o.id for o in facts.objects if o.shape in uses[text])
-        return None if absent != (not ids) else (text, (Slot(ids, ids),))
+        return None if absent != (not ids) else (text, (Slot(ids, ids, phrases=((text, ids),)),))
 
     def _superlative(self, facts: SceneFacts, absent: bool):
         phrase = self._phrase(facts, absent, loose=True)
@@ -209,7 +217,7 @@ class QuestionWriter:
         if phrase.ids and target is None:
             return None
         text = "the " + self._one_of(SUPERLATIVES[kind]).format(phrase.words)
-        return text, (Slot(frozenset() if target is None else frozenset([target]), phrase.ids),)
+        return text, (phrase.slot(frozenset() if target is None else frozenset([target])),)
 
     def _relation(self, facts: SceneFacts, absent: bool):
         anchor = self._phrase(facts, absent and self.rng.random() < 0.25)
@@ -229,7 +237,7 @@ class QuestionWriter:
             return None  # the noun phrase alone would answer it: keep those rare, or the relation is never learned
         wording = HELD_OUT_RELATIONS if self.held_out and self.rng.random() < 0.5 else RELATIONS
         text = f"{self._the(phrase.words)} {self._one_of(wording[kind])} {self._the(anchor.words)}"
-        return text, (Slot(frozenset(targets), phrase.ids, anchor.ids),)
+        return text, (Slot(frozenset(targets), phrase.ids, anchor.ids, (phrase.pair, anchor.pair)),)
 
     def _motion(self, facts: SceneFacts, absent: bool):
         phrase = self._phrase(facts, absent and self.rng.random() < 0.15, loose=True)
@@ -240,7 +248,7 @@ class QuestionWriter:
             targets = {i for i in phrase.ids if facts.motion[i] == kind}
         if len(targets) > 1 or absent != (not targets):
             return None
-        return "the " + self._one_of(MOTION_PHRASES[kind]).format(phrase.words), (Slot(frozenset(targets), phrase.ids),)
+        return "the " + self._one_of(MOTION_PHRASES[kind]).format(phrase.words), (phrase.slot(frozenset(targets)),)
 
     def _union(self, facts: SceneFacts, absent: bool):
         count = 3 if self.rng.random() < 0.2 else 2
@@ -256,7 +264,7 @@ class QuestionWriter:
         text = (
             " and ".join(words) if self.rng.random() < 0.7 or count == 2 else f"{words[0]} , {words[1]} and {words[2]}"
         )
-        return text, tuple(Slot(p.ids, p.ids) for p in phrases)
+        return text, tuple(p.slot(p.ids) for p in phrases)
 
     # --- noun phrases
 

@@ -44,6 +44,8 @@ class LanguageBatch:
     later: torch.Tensor  # (R, K) candidates on the later frame
     later_time: int
     kinds: list[str]
+    phrases: torch.Tensor  # (P, 2) question and position of the last word of every noun phrase
+    phrase_labels: torch.Tensor  # (P, K) what that phrase names by itself
 
 
 def make_batch(
@@ -89,9 +91,25 @@ def collate(
     present = torch.tensor([bool(t) for t in targets]).float()
     return LanguageBatch(
         rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
-        present, seen,
-        _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
+        present, seen, _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
+        *_phrases(asked, key_ids[::slots]),
     )  # fmt: skip
+
+
+def _phrases(asked: list[tuple[int, Question]], key_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each noun phrase ends, ``(P, 2)`` (question, word), and the latents ``(P, K)`` that it names by itself."""
+    places, sets = [], []
+    for i, (_, question) in enumerate(asked):
+        tokens, cursor = question.text.split(), 0
+        for words, ids in (phrase for slot in question.slots for phrase in slot.phrases):
+            wanted = words.split()
+            starts = [k for k in range(len(tokens)) if tokens[k : k + len(wanted)] == wanted]
+            start = next((k for k in starts if k >= cursor), starts[0])
+            cursor = start + len(wanted)
+            places.append((i, cursor - 1))
+            sets.append(ids)
+    index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+    return index, _labels(key_ids[index[:, 0]], sets)
 
 
 def _labels(ids: torch.Tensor, wanted: list[frozenset[int]]) -> torch.Tensor:
@@ -123,6 +141,7 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     question = model.head.question(reasoning.states.flatten(0, 1))
     again = model.head.match(question, later.appearance[of_row], later.valid[of_row])
     losses["later"] = 1.0 * _bce(again, batch.later, batch.used[:, None] & later.valid[of_row])
+    losses["phrases"] = 2.0 * _phrase_loss(model, batch, reasoning.words, key)
     losses["motion"] = _motion_loss(model, bank, batch, motion, bool(keep.all()))
     losses["identity"] = 0.5 * _identity_loss(model, bank, batch, key, [*past, later])
     return losses
@@ -133,6 +152,16 @@ def _bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> t
         logits.clamp(-30, 30), labels, reduction="none", pos_weight=torch.tensor(2.0)
     )
     return (loss * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _phrase_loss(model: UnifiedModel, batch: LanguageBatch, words: torch.Tensor, key: ObjectLatents) -> torch.Tensor:
+    """The last word of every noun phrase points at what the phrase names: a relation's anchor is then one look away."""
+    asked, position = batch.phrases.unbind(1)
+    scene = batch.scene[asked]
+    question = model.head.question(words[asked, position])
+    return _bce(
+        model.head.match(question, key.appearance[scene], key.valid[scene]), batch.phrase_labels, key.valid[scene]
+    )
 
 
 def _motion_loss(model, bank, batch, motion, whole_clip: bool) -> torch.Tensor:

@@ -31,6 +31,7 @@ class Reasoning:
     states: torch.Tensor  # (N, S, hidden) target tokens
     answers: torch.Tensor  # (N, S, 3) logits of TRK, REJ, END
     context: torch.Tensor  # (N, K, hidden) contextual states of the key frame's latents
+    words: torch.Tensor  # (N, W, hidden) states of the words; training grounds noun phrases on them
 
 
 class UnifiedModel(nn.Module):
@@ -87,7 +88,7 @@ class UnifiedModel(nn.Module):
         ).last_hidden_state
         states = hidden[:, -slots:]
         context = prefix.last_hidden_state[scene]  # (N, K, hidden)
-        return Reasoning(states, self.answer(states), context[:, :k])
+        return Reasoning(states, self.answer(states), context[:, :k], hidden[:, : words.shape[1]])
 
     def score(self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor) -> HeadScores:
         """Every slot of every instruction on its key frame, flattened to N * S rows."""
