@@ -54,7 +54,7 @@ setup(
         "console_scripts": [
             "instructseg = instructseg.cli:main",
             "instructseg_node = instructseg_node.main:main",
-            "instructseg_play = instructseg_node.bag_player:main",
+            "instructseg_play = instructseg_node.replay.player:main",
         ],
     },
 )

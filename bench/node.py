@@ -20,7 +20,7 @@ from typing import Any
 
 from instructseg.streaming.statistics import percentile
 from instructseg_node import dds
-from instructseg_node.demo_processes import Child, child_environment, describe_exit
+from instructseg_node.demo.processes import Child, child_environment, describe_exit
 
 from .figures import Figure, Floor, figure
 from .options import MeasurementFailed, Options

@@ -14,8 +14,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from instructseg_node import bag_player, dds, record_demo
+from instructseg_node import dds
+from instructseg_node.demo import record
 from instructseg_node.parameters import TABLE
+from instructseg_node.replay import player as bag_player
 
 ROOT = Path(__file__).parents[2]
 STAND_INS = (
@@ -107,11 +109,11 @@ def test_the_demo_plays_what_was_recorded_and_the_node_listens_to_it(monkeypatch
     assert (player["package"], player["executable"]) == ("instructseg_node", "instructseg_play")
     assert bag.name == "demo"
     assert playback.clock_hz > 0
-    for topic in (record_demo.IMAGE, record_demo.DEPTH, record_demo.INFO, record_demo.COMMAND):
+    for topic in (record.IMAGE, record.DEPTH, record.INFO, record.COMMAND):
         assert bag_player.chosen(topic, playback.topics), topic
-    assert not bag_player.chosen(record_demo.EXPECTATIONS, playback.topics)  # the node is not told the answers
+    assert not bag_player.chosen(record.EXPECTATIONS, playback.topics)  # the node is not told the answers
 
     given = dict(demo.IncludeLaunchDescription.call_args.kwargs["launch_arguments"])
     assert given["use_sim_time"] == "true"
     listens = {f"{given['image']}/{given['image_transport']}", given["command"]}
-    assert listens == set(playback.expect) == {record_demo.IMAGE, record_demo.COMMAND}
+    assert listens == set(playback.expect) == {record.IMAGE, record.COMMAND}

@@ -11,9 +11,9 @@ import cv2
 import pytest
 from replay.tiny_bag import FRAMES, write_tiny_bag
 
-from instructseg_node import demo
-from instructseg_node.demo_processes import Child, DemoFailed, child_environment
-from instructseg_node.demo_records import DemoBag, ResultsBag
+from instructseg_node.demo import run as demo
+from instructseg_node.demo.processes import Child, DemoFailed, child_environment
+from instructseg_node.demo.records import DemoBag, ResultsBag
 
 COLOUR_NODE = (sys.executable, str(Path(__file__).with_name("colour_node.py")))
 # A loaded machine may hold frames back for half a second; this test is not about that.

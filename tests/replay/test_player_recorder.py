@@ -15,12 +15,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from instructseg.core import BadInput
-from instructseg_node import bag_player
-from instructseg_node.bag_player import BagPlayer, NobodyListens, Playback, chosen, message_class, open_bag
-from instructseg_node.bag_types import MissingTypes, message_folder, typestore
 from instructseg_node.conversions import stamp_ns
-from instructseg_node.demo_records import IMAGE
-from instructseg_node.recorder import BagClock, BagFile, Recorder
+from instructseg_node.demo.records import IMAGE
+from instructseg_node.replay import player as bag_player
+from instructseg_node.replay.bag_types import MissingTypes, message_folder, typestore
+from instructseg_node.replay.player import BagPlayer, NobodyListens, Playback, chosen, message_class, open_bag
+from instructseg_node.replay.recorder import BagClock, BagFile, Recorder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from instructseg_node.demo_records import EXPECTATIONS, IMAGE, TRUTH
+from instructseg_node.demo.records import EXPECTATIONS, IMAGE, TRUTH
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 RATE, FRAMES, START_NS = 15, 45, 1_700_000_000 * 10**9

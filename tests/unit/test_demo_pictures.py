@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from instructseg.core import State
-from instructseg_node import demo_pictures
-from instructseg_node.demo_pictures import answer_line, draw_masks, video_frame
-from instructseg_node.demo_records import FrameRecord, TargetRecord
+from instructseg_node.demo import pictures as demo_pictures
+from instructseg_node.demo.pictures import answer_line, draw_masks, video_frame
+from instructseg_node.demo.records import FrameRecord, TargetRecord
 
 IMAGE = np.full((120, 160, 3), 90, np.uint8)
 INSTANCES = np.zeros((120, 160), np.uint16)

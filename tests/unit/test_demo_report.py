@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from instructseg.core import BadInput, State
-from instructseg_node import demo_report
-from instructseg_node.demo_records import Expectation, FrameRecord, Slot, TargetRecord, Window, expectation
-from instructseg_node.demo_verdicts import CommandVerdict, FrameCount, assign, cut, judge
+from instructseg_node.demo import report as demo_report
+from instructseg_node.demo.records import Expectation, FrameRecord, Slot, TargetRecord, Window, expectation
+from instructseg_node.demo.verdicts import CommandVerdict, FrameCount, assign, cut, judge
 
 TRUE_AREA = 1000
 PRESENT, GONE, ABSENT, LOST = State.PRESENT, State.OCCLUDED, State.NO_TARGET, State.LOST

@@ -11,7 +11,8 @@ from rosbags.rosbag2 import Reader
 
 from instructseg.core import BadInput
 from instructseg.data import demo_scene
-from instructseg_node import demo_commands, record_demo
+from instructseg_node.demo import commands as demo_commands
+from instructseg_node.demo import record as record_demo
 
 NAMES = {"red_block": 1, "blue_ball": 2}
 CONFIG = Path(__file__).parents[2] / "config" / "demo_commands.yaml"

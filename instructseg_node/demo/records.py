@@ -19,8 +19,8 @@ from rosbags.typesys.store import Typestore
 from instructseg.core import BadInput, State
 from instructseg.language import clean_instruction
 
-from .bag_types import typestore
-from .conversions import stamp_ns
+from ..conversions import stamp_ns
+from ..replay.bag_types import typestore
 
 IMAGE = "/camera/image/compressed"
 TRUTH = "/ground_truth/instance_mask/compressed"

@@ -1,4 +1,4 @@
-"""Record everything a node publishes, with /diagnostics, into one MCAP file: python -m instructseg_node.recorder.
+"""Everything a node publishes, with /diagnostics, into one MCAP file: python -m instructseg_node.replay.recorder.
 
 Messages are stored as the bytes that came, at the time they came (with --clock on the clock of /clock). A raw image
 topic that also exists as ``/compressed`` is recorded in that form alone: a tenth of the size, and lossless for masks.
@@ -28,9 +28,9 @@ from rosgraph_msgs.msg import Clock
 
 from instructseg.core import BadInput, InstructSegError
 
-from .bag_player import message_class
+from ..conversions import stamp_ns
 from .bag_types import typestore
-from .conversions import stamp_ns
+from .player import message_class
 
 OTHER_TOPICS = ("/diagnostics",)  # outside the node's own namespace
 DISCOVERY_S = 0.1  # between two looks at what the node offers

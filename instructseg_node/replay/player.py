@@ -29,7 +29,7 @@ from rosgraph_msgs.msg import Clock
 
 from instructseg.core import BadInput, InstructSegError
 
-from .outputs import time_of
+from ..outputs import time_of
 
 LEAD_S = 0.5  # /clock runs this long before the first message: the nodes' clocks are set by then
 

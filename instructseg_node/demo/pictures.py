@@ -17,9 +17,9 @@ import numpy as np
 
 from instructseg.core import State
 
-from .demo_records import DemoBag, ResultsBag, TargetRecord
-from .demo_report import Report
-from .demo_verdicts import CommandVerdict
+from .records import DemoBag, ResultsBag, TargetRecord
+from .report import Report
+from .verdicts import CommandVerdict
 
 WHITE, GREY, GREEN, AMBER, RED = (255, 255, 255), (175, 175, 175), (110, 240, 110), (255, 205, 90), (255, 110, 110)
 STATE_COLOURS = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,11 +18,13 @@ from pathlib import Path
 
 from instructseg.core import InstructSegError
 
-from . import dds, demo_pictures, demo_report
-from .demo_processes import Child, DemoFailed, child_environment, describe_exit
-from .demo_records import IMAGE, DemoBag, ResultsBag
+from .. import dds
+from . import pictures
+from . import report as reporting
+from .processes import Child, DemoFailed, child_environment, describe_exit
+from .records import IMAGE, DemoBag, ResultsBag
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NODE = "/instructseg"
 NODE_COMMAND = (sys.executable, "-m", "instructseg_node.main")
 CLOCK_HZ = 100  # a node's clock stands still between two ticks: its own ages come out up to 10 ms too low
@@ -69,7 +70,7 @@ class Progress:
         self._said, self._width = "", 0
 
 
-def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> demo_report.Report:
+def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> reporting.Report:
     """Play, record, judge, draw. Raises DemoFailed or another InstructSegError where that was not possible."""
     started = time.monotonic()
     options = dataclasses.replace(
@@ -84,10 +85,10 @@ def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> demo_re
 
     progress.show("judging")
     results = ResultsBag(results_file, NODE)
-    report = demo_report.make_report(demo, results, results_file.stat().st_size / 1e6)
-    demo_report.write(report, options.out / "report.json", rate=options.rate, bag=options.bag.name)
-    demo_pictures.write_video(demo, results, options.out / "overlay.mp4", progress.show)
-    demo_pictures.write_contact_sheet(demo, results, report, options.out / "contact_sheet.png")
+    report = reporting.make_report(demo, results, results_file.stat().st_size / 1e6)
+    reporting.write(report, options.out / "report.json", rate=options.rate, bag=options.bag.name)
+    pictures.write_video(demo, results, options.out / "overlay.mp4", progress.show)
+    pictures.write_contact_sheet(demo, results, report, options.out / "contact_sheet.png")
     progress.done(f"done in {time.monotonic() - started:.0f} s")
     return report
 
@@ -145,14 +146,14 @@ def player_command(options: Options) -> list[str]:
     arguments = ["--topics", "/camera/*", "/command", "--expect", IMAGE, "/command", f"{NODE}/targets"]
     arguments += ["--rate", str(options.rate), "--clock", str(CLOCK_HZ), "--tail", str(TAIL_S)]
     return [
-        sys.executable, "-m", "instructseg_node.bag_player", str(options.bag), *arguments,
+        sys.executable, "-m", "instructseg_node.replay.player", str(options.bag), *arguments,
         "--timeout", str(options.start_timeout),
     ]  # fmt: skip
 
 
 def recorder_command(options: Options, results: Path) -> list[str]:
     arguments = ["--out", str(results), "--node", NODE, "--clock", "--rate", str(options.rate)]
-    return [sys.executable, "-m", "instructseg_node.recorder", *arguments]
+    return [sys.executable, "-m", "instructseg_node.replay.recorder", *arguments]
 
 
 def node_arguments(options: Options) -> list[str]:
@@ -167,7 +168,7 @@ def node_arguments(options: Options) -> list[str]:
 def check(options: Options) -> None:
     """Raise DemoFailed for paths that cannot be right."""
     if not options.bag.exists():
-        raise DemoFailed(f"no recording at {options.bag}; make one with python -m instructseg_node.record_demo")
+        raise DemoFailed(f"no recording at {options.bag}; make one with python -m instructseg_node.demo.record")
     if not options.parameters.is_file():
         raise DemoFailed(
             f"no parameter file at {options.parameters}; the one of the default recipe is config/unified.yaml"
@@ -204,14 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InstructSegError, dds.DdsProfileError, OSError) as error:
         print(f"\ndemo failed: {error}", file=sys.stderr)
         return 2
-    print(demo_report.as_table(report))
+    print(reporting.as_table(report))
     print(
         f"{options.out}: overlay.mp4, contact_sheet.png, results.mcap ({report.results_mb:.1f} MB), report.json, logs/"
     )
     return 0 if report.passed else 1
-
-
-if __name__ == "__main__":
-    # As a time limit ends it: the other processes must not go on without us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())

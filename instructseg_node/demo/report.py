@@ -1,6 +1,6 @@
 """The report on a demo run: verdict on every command, account of every frame, age of the masks. No rclpy.
 
-python -m instructseg_node.demo_report BAG RESULTS writes the report of an earlier run anew.
+python -m instructseg_node.demo.report BAG RESULTS writes the report of an earlier run anew.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from instructseg.core import BadInput, InstructSegError, State
 from instructseg.streaming.statistics import percentile
 
-from .demo_records import DemoBag, Expectation, FrameRecord, ResultsBag
-from .demo_verdicts import CommandVerdict, FrameCount, SegmentVerdict, judge
+from .records import DemoBag, Expectation, FrameRecord, ResultsBag
+from .verdicts import CommandVerdict, FrameCount, SegmentVerdict, judge
 
 AGES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 

@@ -1,4 +1,4 @@
-"""Render the demo scene into a bag (MCAP) with commands and ground truth: python -m instructseg_node.record_demo.
+"""Render the demo scene into a bag (MCAP) with commands and ground truth: python -m instructseg_node.demo.record.
 
 Topics: /camera/image/compressed (JPEG), /camera/depth/compressed (16UC1 PNG, millimetres, every fifth image),
 /camera/camera_info, /command, and under /ground_truth the instance images (mono8 PNG) and, with each command, what is
@@ -24,7 +24,7 @@ from rosbags.typesys import Stores, get_typestore
 from instructseg.core import BadInput, InstructSegError
 from instructseg.data import demo_scene, tabletop
 
-from . import demo_commands
+from . import commands as command_list
 
 WIDTH, HEIGHT, RATE = 640, 480, 15
 DEPTH_EVERY = 5  # images per depth image: keeps the bag small
@@ -90,8 +90,8 @@ def add_commands(camera: Sequence[Entry], path: Path) -> list[Entry]:
     times = np.array([(entry.time_ns - first) / 1e9 for entry in masks])
     areas = np.stack([np.bincount(_instances(entry).ravel(), minlength=256) for entry in masks])
     duration = round(float(times[-1]) + 1 / RATE, 6)
-    commands = demo_commands.load(path, demo_scene.NAMES, duration)
-    facts = demo_commands.expectations(commands, demo_scene.NAMES, times, areas)
+    commands = command_list.load(path, demo_scene.NAMES, duration)
+    facts = command_list.expectations(commands, demo_scene.NAMES, times, areas)
     string = _STORE.types["std_msgs/msg/String"]
     entries = list(camera)
     for command, fact in zip(commands, facts, strict=True):
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 on success, 2 on bad input."""
     parser = argparse.ArgumentParser(prog="record_demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder of the bag (default data/demo)")
-    default = Path(__file__).parents[1] / "config" / "demo_commands.yaml"
+    default = Path(__file__).parents[2] / "config" / "demo_commands.yaml"
     parser.add_argument(
         "--commands", type=Path, default=default, help="command file (default config/demo_commands.yaml)"
     )
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        demo_commands.load(options.commands, demo_scene.NAMES, demo_scene.DURATION)  # before minutes of rendering
+        command_list.load(options.commands, demo_scene.NAMES, demo_scene.DURATION)  # before minutes of rendering
         camera = list(read_camera(options.out) if options.reuse else render_camera(options.seed))
         entries = add_commands(camera, options.commands)
         write(options.out, entries)

@@ -46,4 +46,4 @@ def _candidates(package: str) -> Iterator[Path]:
     prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     for prefix in [*prefixes, sys.prefix]:
         yield Path(prefix) / "share" / package / "msg"
-    yield Path(__file__).resolve().parents[1] / "ros2_ws" / "src" / package / "msg"
+    yield Path(__file__).resolve().parents[2] / "ros2_ws" / "src" / package / "msg"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from instructseg.core import State
 
-from .demo_records import Expectation, Slot, TargetRecord, Window
+from .records import Expectation, Slot, TargetRecord, Window
 
 PRESENT_SHARE = 0.6  # of the frames in the second half of a segment: below, the target was not held
 PRESENT_IOU = 0.5  # mean over a segment: not above it, the mask was on something else

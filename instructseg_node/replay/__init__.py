@@ -1,0 +1,1 @@
+"""Bags over DDS: play one, record what a node publishes."""
