@@ -43,12 +43,12 @@ def run_training(out: Path, plan: TrainingPlan, config: UnifiedConfig | None = N
     train_perception(
         model.perception, config, [out / "scenes" / "train"], state, plan.perception_minutes, seed=plan.seed
     )
-    _keep_average(model.perception, state)
+    steps = _keep_average(model.perception, state)
     validation_scenes = EpisodeBank([out / "scenes" / "val"])
     quality = evaluate_perception(model.perception, config, validation_scenes)
     log.info("perception on validation scenes: %s", quality)
-    train = encode_bank(model.perception, EpisodeBank([out / "scenes" / "train"]), out / "latents-train.pt")
-    validation = encode_bank(model.perception, validation_scenes, out / "latents-val.pt")
+    train = encode_bank(model.perception, EpisodeBank([out / "scenes" / "train"]), out / f"latents-train-{steps}.pt")
+    validation = encode_bank(model.perception, validation_scenes, out / f"latents-val-{steps}.pt")
     state = out / "language.pt"
     train_language(model, tokenizer, train, state, plan.language_minutes, seed=plan.seed, validation=validation)
     threshold, curve = calibrate_presence(model, tokenizer, validation)
@@ -74,6 +74,9 @@ def _generate(scenes: Path, plan: TrainingPlan, config: UnifiedConfig) -> None:
             )
 
 
-def _keep_average(perception: Perception, state: Path) -> None:
-    """A resumed run that had finished this stage holds raw weights: take the average from its state."""
-    perception.load_state_dict(averaged_weights(torch.load(state, weights_only=True)["average"]))
+def _keep_average(perception: Perception, state: Path) -> int:
+    """A resumed run that had finished this stage holds raw weights: take the average from its state.
+    Returns the steps behind it, which name what is computed with these weights."""
+    saved = torch.load(state, weights_only=True)
+    perception.load_state_dict(averaged_weights(saved["average"]))
+    return int(saved["step"])
