@@ -26,6 +26,7 @@ class HeadScores:
     target: torch.Tensor  # (Q, K) the answer
     match: torch.Tensor  # (Q, K) the noun phrase alone
     anchor: torch.Tensor  # (Q, K) what the relation refers to
+    pointer: torch.Tensor  # (Q, W + 1) which word names the anchor; the last column is "none does"
     presence: torch.Tensor  # (Q,) is there an answer at all
 
 
@@ -49,7 +50,7 @@ class RelationalMaskHead(nn.Module):
         super().__init__()
         self.ask = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * width), nn.ReLU())
         self.match_query, self.match_key = nn.Linear(2 * width, width + 1), mlp(appearance, width, width)
-        self.anchor_query, self.anchor_key = nn.Linear(2 * width, width + 1), mlp(appearance, width, width)
+        self.point_query, self.point_key = nn.Linear(2 * width, width + 1), nn.Linear(2 * width, width)
         self.doing_query, self.doing_key = nn.Linear(2 * width, pair), mlp(motion + hidden, width, pair)
         self.pair_query, self.pair_key = nn.Linear(2 * width, pair), nn.Linear(PAIR, pair)
         self.pair_out = nn.Linear(pair, pair)
@@ -63,11 +64,23 @@ class RelationalMaskHead(nn.Module):
 
     def match(self, question: torch.Tensor, appearance: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """``(Q, 2W)`` questions on ``(Q, K, A)`` latents of any frame: logits ``(Q, K)``."""
-        return self._point(self.match_query(question), self.match_key(appearance), valid)
-
-    def _point(self, query: torch.Tensor, key: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        logits = (key @ query[..., :-1, None])[..., 0] * self.scale + query[..., -1:]
+        query = self.match_query(question)
+        logits = (self.match_key(appearance) @ query[..., :-1, None])[..., 0] * self.scale + query[..., -1:]
         return logits.masked_fill(~valid, -1e4)
+
+    def point(self, question: torch.Tensor, words: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
+        """``(Q, 2W)`` questions over those ``(Q, L, 2W)`` of their words: logits ``(Q, L + 1)``, last = none."""
+        query = self.point_query(question)
+        logits = (self.point_key(words) @ query[..., :-1, None])[..., 0] * self.scale
+        return torch.cat([logits.masked_fill(~spoken, -1e4), query[..., -1:]], -1)
+
+    def _anchor(self, pointer: torch.Tensor, words: torch.Tensor, latents: ObjectLatents) -> torch.Tensor:
+        """Logits ``(Q, K)`` of being the thing a relation refers to: what the word pointed at names, if one is."""
+        share = pointer.softmax(-1)
+        named = 1 - share[:, -1:]  # (Q, 1)
+        asked = (share[:, None, :-1] @ words)[:, 0] / named.clamp(min=1e-3)  # (Q, 2W)
+        found = named * torch.sigmoid(self.match(asked, latents.appearance, latents.valid))
+        return torch.logit(found.clamp(1e-4, 1 - 1e-4)).masked_fill(~latents.valid, -1e4)
 
     def forward(
         self,
@@ -76,13 +89,17 @@ class RelationalMaskHead(nn.Module):
         latents: ObjectLatents,
         motion: torch.Tensor,
         context: torch.Tensor,
+        words: torch.Tensor,
+        spoken: torch.Tensor,
     ) -> HeadScores:
         """``(Q, hidden)`` tokens with the language model's own TRK-against-REJ logit ``(Q,)``; latents, motion codes
-        and the contextual states ``(Q, K, ·)`` of each slot's key frame."""
+        and the contextual states ``(Q, K, ·)`` of each slot's key frame; the questions of the words ``(Q, L, 2W)`` and
+        which of them are no padding ``(Q, L)``."""
         question = self.question(token)
         valid = latents.valid
         match = self.match(question, latents.appearance, valid)
-        anchor = self._point(self.anchor_query(question), self.anchor_key(latents.appearance), valid)
+        pointer = self.point(question, words, spoken)
+        anchor = self._anchor(pointer, words, latents)
         doing = torch.relu(
             self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1))
         )  # (Q, K, P)
@@ -105,7 +122,7 @@ class RelationalMaskHead(nn.Module):
         ]
         allowed = self.decide(torch.cat(evidence, -1))[..., 0]
         target = (nn.functional.logsigmoid(match) + allowed).masked_fill(~valid, -1e4)  # a soft AND: both must agree
-        return HeadScores(target, match, anchor, self._present(question, said, target, match, anchor))
+        return HeadScores(target, match, anchor, pointer, self._present(question, said, target, match, anchor))
 
     def _present(self, question, said, target, match, anchor) -> torch.Tensor:
         """Presence logit from what the language model said and from what the head found; both, because either alone

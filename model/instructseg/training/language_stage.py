@@ -46,6 +46,7 @@ class LanguageBatch:
     kinds: list[str]
     phrases: torch.Tensor  # (P, 2) question and position of the last word of every noun phrase
     phrase_labels: torch.Tensor  # (P, K) what that phrase names by itself
+    pointer: torch.Tensor  # (R,) word that names the slot's anchor, W = none, -1 = slot not used
 
 
 def make_batch(
@@ -92,24 +93,30 @@ def collate(
     return LanguageBatch(
         rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
         present, seen, _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
-        *_phrases(asked, key_ids[::slots]),
+        *_phrases(asked, key_ids[::slots], used, words.shape[1]),
     )  # fmt: skip
 
 
-def _phrases(asked: list[tuple[int, Question]], key_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each noun phrase ends, ``(P, 2)`` (question, word), and the latents ``(P, K)`` that it names by itself."""
+def _phrases(
+    asked: list[tuple[int, Question]], key_ids: torch.Tensor, used: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where each noun phrase ends, ``(P, 2)`` (question, word), the latents ``(P, K)`` that it names by itself, and the
+    word ``(R,)`` that names each slot's anchor."""
     places, sets = [], []
+    pointer = torch.where(used, width, -1)  # (N, S)
     for i, (_, question) in enumerate(asked):
         tokens, cursor = question.text.split(), 0
-        for words, ids in (phrase for slot in question.slots for phrase in slot.phrases):
-            wanted = words.split()
-            starts = [k for k in range(len(tokens)) if tokens[k : k + len(wanted)] == wanted]
-            start = next((k for k in starts if k >= cursor), starts[0])
-            cursor = start + len(wanted)
-            places.append((i, cursor - 1))
-            sets.append(ids)
+        for s, slot in enumerate(question.slots):
+            for nth, (words, ids) in enumerate(slot.phrases):
+                wanted = words.split()
+                starts = [k for k in range(len(tokens)) if tokens[k : k + len(wanted)] == wanted]
+                cursor = next((k for k in starts if k >= cursor), starts[0]) + len(wanted)
+                places.append((i, cursor - 1))
+                sets.append(ids)
+                if nth == 1:  # the second phrase of a slot is what its relation refers to
+                    pointer[i, s] = cursor - 1
     index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
-    return index, _labels(key_ids[index[:, 0]], sets)
+    return index, _labels(key_ids[index[:, 0]], sets), pointer.flatten()
 
 
 def _labels(ids: torch.Tensor, wanted: list[frozenset[int]]) -> torch.Tensor:
@@ -134,7 +141,8 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     losses = {"answer": F.cross_entropy(reasoning.answers.flatten(0, 1), batch.answers.flatten())}
     losses["target"] = 4.0 * _bce(scores.target, batch.target, fair)
     losses["match"] = 2.0 * _bce(scores.match, batch.match, fair)
-    losses["anchor"] = 2.0 * _bce(scores.anchor, batch.anchor, fair)
+    losses["anchor"] = 1.0 * _bce(scores.anchor, batch.anchor, fair)
+    losses["pointer"] = F.cross_entropy(scores.pointer, batch.pointer, ignore_index=-1)
     judged = batch.used & batch.seen
     losses["presence"] = 1.0 * F.binary_cross_entropy_with_logits(scores.presence[judged], batch.present[judged])
     later = bank.frames(batch.rows, batch.later_time)

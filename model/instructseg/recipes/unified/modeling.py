@@ -31,7 +31,8 @@ class Reasoning:
     states: torch.Tensor  # (N, S, hidden) target tokens
     answers: torch.Tensor  # (N, S, 3) logits of TRK, REJ, END
     context: torch.Tensor  # (N, K, hidden) contextual states of the key frame's latents
-    words: torch.Tensor  # (N, W, hidden) states of the words; training grounds noun phrases on them
+    words: torch.Tensor  # (N, W, hidden) states of the words
+    spoken: torch.Tensor  # (N, W) bool, False = padding
 
 
 class UnifiedModel(nn.Module):
@@ -88,7 +89,7 @@ class UnifiedModel(nn.Module):
         ).last_hidden_state
         states = hidden[:, -slots:]
         context = prefix.last_hidden_state[scene]  # (N, K, hidden)
-        return Reasoning(states, self.answer(states), context[:, :k], hidden[:, : words.shape[1]])
+        return Reasoning(states, self.answer(states), context[:, :k], hidden[:, : words.shape[1]], said)
 
     def score(self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor) -> HeadScores:
         """Every slot of every instruction on its key frame, flattened to N * S rows."""
@@ -99,7 +100,9 @@ class UnifiedModel(nn.Module):
         )  # the head never looks at pixels
         said = (reasoning.answers[..., TRK] - reasoning.answers[..., REJ]).flatten()
         context = reasoning.context.repeat_interleave(slots, 0)
-        return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context)
+        words = self.head.question(reasoning.words).repeat_interleave(slots, 0)
+        spoken = reasoning.spoken.repeat_interleave(slots, 0)
+        return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context, words, spoken)
 
 
 def prefix_mask(valid: torch.Tensor) -> torch.Tensor:
