@@ -32,11 +32,10 @@ class ObjectLatents:
         """The latents of one frame, batch dimension kept."""
         return ObjectLatents(*(getattr(self, f.name)[index : index + 1] for f in dataclasses.fields(self)))
 
-    @staticmethod
-    def stack(parts: list[ObjectLatents]) -> ObjectLatents:
-        return ObjectLatents(
-            *(torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(ObjectLatents))
-        )
+    def expand(self, count: int) -> ObjectLatents:
+        """The latents of a batch of one as a batch of ``count``, without copying."""
+        parts = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return ObjectLatents(*(part.expand(count, *part.shape[1:]) for part in parts))
 
 
 class ObjectFinder(nn.Module):

@@ -167,14 +167,11 @@ class UnifiedSegmenter(Segmenter):
         self, token: TargetToken, match: torch.Tensor, encoded: EncodedFrame, latents: ObjectLatents, now: int
     ) -> TargetMask:
         """Find the token's things among this frame's latents, and carry their looks and places forward."""
-        gaps = torch.tensor([(now - t) * 1e-9 for t in token.seen_ns], device=self.torch_device)
-        m = len(gaps)
-        several = ObjectLatents(*(getattr(latents, f.name).expand(m, *[-1] * (getattr(latents, f.name).ndim - 1))
-                                  for f in dataclasses.fields(latents)))  # fmt: skip
-        association = self.model.perceiver.association
-        link = association.logits(token.appearance[:, None], token.place[:, None], several, gaps)[:, 0].softmax(-1)[
-            :, :-1
-        ]
+        gaps = torch.tensor([(now - t) * 1e-9 for t in token.seen_ns], device=self.torch_device)  # (M,)
+        link = self.model.perceiver.association.logits(
+            token.appearance[:, None], token.place[:, None], latents.expand(len(gaps)), gaps
+        )  # (M, 1, K + 1)
+        link = link[:, 0].softmax(-1)[:, :-1]  # (M, K); what is left over is "nowhere"
         best, index = (link * (match[None] > MATCH_FLOOR)).max(-1)  # (M,) over K latents
         appearance, place, seen, chosen = token.appearance.clone(), token.place.clone(), list(token.seen_ns), []
         for member in torch.nonzero(best > LINK_THRESHOLD)[:, 0].tolist():
@@ -213,10 +210,10 @@ def _to_frame(soft: np.ndarray | None, p: Placement, target: tuple[int, int]) ->
     """A soft mask at half the encoder's size to the frame's own pixels, bool."""
     if soft is None:
         return np.zeros((p.height, p.width), bool)
-    full = soft if (p.scaled_height, p.scaled_width) == target else cv2.resize(soft, target[::-1],
-    interpolation=cv2.INTER_LINEAR)[
-        p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width]  # fmt: skip
-    return cv2.resize(full, (p.width, p.height), interpolation=cv2.INTER_LINEAR) > 0.5
+    if (p.scaled_height, p.scaled_width) != target:
+        soft = cv2.resize(soft, target[::-1], interpolation=cv2.INTER_LINEAR)
+        soft = soft[p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width]
+    return cv2.resize(soft, (p.width, p.height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def _refusal(scores: HeadScores, row: int) -> str:
