@@ -15,7 +15,7 @@ from unit.tiny_unified import TINY, tiny_model
 
 import instructseg
 from instructseg.core import BadInput, Clip, Frame, Instruction
-from instructseg.training import bank, calibration, language_stage, perception, run, state
+from instructseg.training import bank, calibration, language_losses, language_stage, perception, questions, run, state
 from instructseg.training.latent_bank import LatentBank, encode_bank
 from instructseg.training.plan import TrainingPlan
 
@@ -123,12 +123,12 @@ def test_perception_losses_fall_on_fixed_scenes(finished: Path) -> None:
 def test_language_losses_fall_on_fixed_questions(latents: LatentBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_stage.torch, "rand", lambda n: torch.ones(n))  # the whole clip, every time
     model, tokenizer = tiny_model()
-    batch = language_stage.make_batch(latents, tokenizer, TINY, np.random.default_rng(0), scenes=4, questions=4)
+    batch = questions.make_batch(latents, tokenizer, TINY, np.random.default_rng(0), scenes=4, questions=4)
     assert (latents.ids > 0).any()
     assert batch.present.any()
     model.perception.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    first, last = falls(lambda: language_stage.language_losses(model, latents, batch), trained, 25, 5e-3)
+    first, last = falls(lambda: language_losses.language_losses(model, latents, batch), trained, 25, 5e-3)
     assert all(np.isfinite(list(last.values())))
     assert sum(last.values()) < 0.75 * sum(first.values())
     assert last["answer"] < first["answer"]

@@ -72,13 +72,13 @@ def draw_objects(rng: np.random.Generator, split: str, count: int, clutter: int 
         raise ValueError(f"split must be one of {SPLITS}; got {split!r}")
     pairs = allowed_pairs(split)
     drawn = [pairs[rng.integers(len(pairs))] for _ in range(count)]
-    if split == "held_out" and not HELD_OUT_PAIRS.intersection(drawn):
-        drawn[0] = sorted(HELD_OUT_PAIRS)[rng.integers(len(HELD_OUT_PAIRS))]
     for i in range(1, count):  # share a colour or a shape with an earlier object half of the time
         color, shape = drawn[i]
         other_color, other_shape = drawn[rng.integers(i)]
         wish = [(other_color, shape), (color, other_shape), (color, shape), (color, shape)][rng.integers(4)]
         drawn[i] = wish if wish in pairs else drawn[i]
+    if split == "held_out" and not HELD_OUT_PAIRS.intersection(drawn):
+        drawn[0] = sorted(HELD_OUT_PAIRS)[rng.integers(len(HELD_OUT_PAIRS))]
     objects = [SceneObject(i + 1, s, c, SIZES[rng.integers(2)]) for i, (c, s) in enumerate(drawn)]
     names = list(COLORS)
     for i in range(clutter):

@@ -7,9 +7,9 @@ import torch
 
 from ..data.instructions import QuestionWriter
 from ..recipes.unified.modeling import UnifiedModel
-from .bank import CLIP_TIMES, KEY
-from .language_stage import collate
+from .language_losses import think
 from .latent_bank import LatentBank
+from .questions import ask_every_scene
 
 
 @torch.inference_mode()
@@ -20,15 +20,8 @@ def presence_scores(
     model.eval()
     writer = QuestionWriter(np.random.default_rng(seed))
     scores, labels = [], []
-    for first in range(0, len(bank), 20):
-        rows = torch.arange(first, min(first + 20, len(bank)))
-        asked = [(b, writer.ask(bank.facts[int(r)])) for b, r in enumerate(rows) for _ in range(questions)]
-        batch = collate(bank, tokenizer, model.config, rows, asked)
-        key, past = bank.frames(rows, KEY), [bank.frames(rows, t) for t in range(KEY)]
-        seconds = torch.tensor([CLIP_TIMES[KEY] - CLIP_TIMES[t] for t in range(KEY)]).expand(len(rows), -1)
-        motion = model.perceiver(key, past, seconds)
-        reasoning = model.reason(model.visual_tokens(key, motion), key.valid, batch.words, batch.scene)
-        presence = torch.sigmoid(model.score(reasoning, key, motion, batch.scene).presence)
+    for batch in ask_every_scene(bank, tokenizer, model.config, writer, questions):
+        presence = torch.sigmoid(think(model, bank, batch).scores.presence)
         scores.append(presence[batch.used].numpy())
         labels.append(batch.present[batch.used].numpy() > 0.5)
     return np.concatenate(scores), np.concatenate(labels)

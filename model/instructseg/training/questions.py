@@ -1,0 +1,125 @@
+"""Questions about encoded scenes as batches: word ids, and every slot's answer over the key frame's latents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..data.instructions import Question, QuestionWriter
+from ..recipes.unified.modeling import END, REJ, TRK
+from ..recipes.unified.tokenizer import encode_words
+from .bank import CLIP_TIMES, KEY
+from .latent_bank import LatentBank
+
+
+@dataclasses.dataclass
+class LanguageBatch:
+    """B scenes, N questions with S slots each; R = N * S rows. Row labels are over the K latents of the key frame."""
+
+    rows: torch.Tensor  # (B,) episodes of the bank
+    scene: torch.Tensor  # (N,) which of the B scenes a question is about
+    words: torch.Tensor  # (N, W)
+    answers: torch.Tensor  # (N, S) TRK, REJ, END
+    used: torch.Tensor  # (R,) bool: the slot answers something
+    target: torch.Tensor  # (R, K) float labels
+    match: torch.Tensor  # (R, K)
+    anchor: torch.Tensor  # (R, K)
+    present: torch.Tensor  # (R,) float
+    seen: torch.Tensor  # (R,) bool: every target is covered by some latent (else the row has no fair label)
+    later: torch.Tensor  # (R, K) candidates on the later frame
+    later_time: int
+    kinds: list[str]
+    phrases: torch.Tensor  # (P, 2) question and position of the last word of every noun phrase
+    phrase_labels: torch.Tensor  # (P, K) what that phrase names by itself
+    pointer: torch.Tensor  # (R,) word that names the slot's anchor, W = none, -1 = slot not used
+
+
+def make_batch(
+    bank: LatentBank, tokenizer, config, rng: np.random.Generator, scenes: int, questions: int
+) -> LanguageBatch:
+    writer = QuestionWriter(rng)
+    rows = rng.integers(len(bank), size=scenes)
+    asked = [(b, writer.ask(bank.facts[row])) for b, row in enumerate(rows) for _ in range(questions)]
+    return collate(
+        bank, tokenizer, config, torch.from_numpy(rows), asked, later_time=int(rng.integers(KEY + 1, len(CLIP_TIMES)))
+    )
+
+
+def collate(
+    bank: LatentBank,
+    tokenizer,
+    config,
+    rows: torch.Tensor,
+    asked: list[tuple[int, Question]],
+    later_time: int = KEY + 1,
+) -> LanguageBatch:
+    slots, n = config.max_targets, len(asked)
+    texts = [encode_words(tokenizer, q.text, config.max_words) for _, q in asked]
+    words = torch.zeros(n, max(map(len, texts)), dtype=torch.long)
+    answers = torch.full((n, slots), END)
+    rows_of: dict[str, list] = {"targets": [], "candidates": [], "anchors": []}
+    used = torch.zeros(n, slots, dtype=torch.bool)
+    for i, (_, question) in enumerate(asked):
+        words[i, : len(texts[i])] = torch.tensor(texts[i])
+        for s in range(slots):
+            slot = question.slots[s] if s < len(question.slots) else None
+            used[i, s] = slot is not None
+            if slot is not None:
+                answers[i, s] = TRK if slot.targets else REJ
+            for name, column in rows_of.items():
+                column.append(getattr(slot, name) if slot else frozenset())
+    scene = torch.tensor([b for b, _ in asked])
+    of_row = scene.repeat_interleave(slots)
+    key_ids, later_ids = bank.covered(rows, KEY)[of_row], bank.covered(rows, later_time)[of_row]
+    labels = {name: _labels(key_ids, sets) for name, sets in rows_of.items()}
+    targets = rows_of["targets"]
+    seen = torch.tensor([all(bool((key_ids[r] == t).any()) for t in targets[r]) for r in range(len(targets))])
+    present = torch.tensor([bool(t) for t in targets]).float()
+    return LanguageBatch(
+        rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
+        present, seen, _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
+        *_phrases(asked, key_ids[::slots], used, words.shape[1]),
+    )  # fmt: skip
+
+
+def _phrases(
+    asked: list[tuple[int, Question]], key_ids: torch.Tensor, used: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where each noun phrase ends, ``(P, 2)`` (question, word), the latents ``(P, K)`` that it names by itself, and the
+    word ``(R,)`` that names each slot's anchor."""
+    places, sets = [], []
+    pointer = torch.where(used, width, -1)  # (N, S)
+    for i, (_, question) in enumerate(asked):
+        tokens, cursor = question.text.split(), 0
+        for s, slot in enumerate(question.slots):
+            for nth, (words, ids) in enumerate(slot.phrases):
+                wanted = words.split()
+                starts = [k for k in range(len(tokens)) if tokens[k : k + len(wanted)] == wanted]
+                cursor = next((k for k in starts if k >= cursor), starts[0]) + len(wanted)
+                places.append((i, cursor - 1))
+                sets.append(ids)
+                if nth == 1:  # the second phrase of a slot is what its relation refers to
+                    pointer[i, s] = cursor - 1
+    index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+    return index, _labels(key_ids[index[:, 0]], sets), pointer.flatten()
+
+
+def _labels(ids: torch.Tensor, wanted: list[frozenset[int]]) -> torch.Tensor:
+    table = torch.zeros(len(wanted), 256)
+    for row, members in enumerate(wanted):
+        table[row, list(members)] = 1.0
+    return table.gather(1, ids)
+
+
+def ask_every_scene(
+    bank: LatentBank, tokenizer, config, writer: QuestionWriter, questions: int, limit: int | None = None
+) -> Iterator[LanguageBatch]:
+    """``questions`` fresh questions about each of the first ``limit`` scenes, in batches of 20 scenes."""
+    count = min(len(bank), limit or len(bank))
+    for first in range(0, count, 20):
+        rows = torch.arange(first, min(first + 20, count))
+        asked = [(b, writer.ask(bank.facts[int(r)])) for b, r in enumerate(rows) for _ in range(questions)]
+        yield collate(bank, tokenizer, config, rows, asked)

@@ -1,0 +1,54 @@
+"""Batches of questions: labels over latents, ends of noun phrases, the word that names an anchor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from unit.tiny_unified import TINY
+
+from instructseg.data.instructions import Question, SceneFacts, Slot, training_words
+from instructseg.recipes.unified.modeling import END, REJ, TRK
+from instructseg.recipes.unified.tokenizer import build_tokenizer
+from instructseg.training.bank import CLIP_TIMES
+from instructseg.training.latent_bank import LatentBank
+from instructseg.training.questions import collate
+
+TOKENIZER = build_tokenizer(training_words())
+BOWL, CAN, MUG = frozenset([3]), frozenset([5]), frozenset([6])
+
+
+def bank_of_one(ids: list[int]) -> LatentBank:
+    """One scene, the same latents in every frame; id 0 is a latent on nothing."""
+    shape = (1, len(CLIP_TIMES), len(ids))
+    return LatentBank(
+        torch.zeros(*shape, TINY.appearance), torch.zeros(*shape, 6), torch.ones(shape), torch.ones(shape).bool(),
+        torch.tensor(ids).expand(shape).clone(), torch.full((1, 256), -1), [SceneFacts.__new__(SceneFacts)],
+    )  # fmt: skip
+
+
+def test_a_relation_points_at_the_last_word_of_its_anchor() -> None:
+    slot = Slot(CAN, CAN | MUG, BOWL, (("can", CAN), ("blue bowl", BOWL)))
+    question = Question("find the can left of the blue bowl please", (slot,), "relation")
+    batch = collate(bank_of_one([3, 5, 0]), TOKENIZER, TINY, torch.tensor([0]), [(0, question)])
+    assert batch.phrases.tolist() == [[0, 2], [0, 7]]
+    assert batch.phrase_labels.tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert batch.pointer[0] == 7 and (batch.pointer[1:] == -1).all()
+    assert batch.anchor[0].tolist() == [1, 0, 0] and batch.target[0].tolist() == [0, 1, 0]
+    assert batch.answers[0].tolist() == [TRK] + [END] * (TINY.max_targets - 1)
+
+
+def test_the_same_phrase_twice_is_found_twice_and_no_anchor_points_nowhere() -> None:
+    slots = (Slot(CAN, CAN, phrases=(("can", CAN),)), Slot(frozenset(), frozenset(), phrases=(("can", frozenset()),)))
+    question = Question("the can and the can", slots, "union")
+    batch = collate(bank_of_one([5]), TOKENIZER, TINY, torch.tensor([0]), [(0, question)])
+    assert batch.phrases.tolist() == [[0, 1], [0, 4]]
+    assert batch.pointer[:2].tolist() == [batch.words.shape[1]] * 2, "none"
+    assert batch.answers[0, :2].tolist() == [TRK, REJ]
+    assert batch.present[:2].tolist() == [1.0, 0.0] and batch.used[:2].all() and not batch.used[2:].any()
+
+
+def test_a_target_that_no_latent_covers_is_not_held_against_the_model() -> None:
+    question = Question("the mug", (Slot(MUG, MUG, phrases=(("mug", MUG),)),), "attribute")
+    batch = collate(bank_of_one([5]), TOKENIZER, TINY, torch.tensor([0]), [(0, question)])
+    assert not batch.seen[0]
+    assert np.isclose(batch.target[0].sum(), 0)
