@@ -88,6 +88,8 @@ MOTION_PHRASES: dict[str, tuple[str, ...]] = {
     "away": ("{} moving away", "{} that is going away"),
     "still": ("{} that is not moving", "{} standing still"),
 }  # fmt: skip
+_TALK_WORDS = tuple(sorted({word for carrier in CARRIERS for word in carrier.replace("{}", "").split()}))
+_SMALL_WORDS = frozenset(("a", "i", "can", "to", "that", "of", "out", "my", "for", "from", "with", "in", "on", "into"))
 KINDS = ("attribute", "plural", "use", "superlative", "relation", "motion", "union")
 KIND_SHARE = (0.22, 0.08, 0.14, 0.13, 0.22, 0.13, 0.08)
 
@@ -206,6 +208,7 @@ class QuestionWriter:
         uses = HELD_OUT_USES if self.held_out and self.rng.random() < 0.5 else USES
         text = self._one_of(tuple(uses))
         ids = frozenset(o.id for o in facts.objects if o.shape in uses[text])
+        text = text if self.held_out else self._reword_use(text)
         return None if absent != (not ids) else (text, (Slot(ids, ids, phrases=((text, ids),)),))
 
     def _superlative(self, facts: SceneFacts, absent: bool):
@@ -266,6 +269,15 @@ class QuestionWriter:
         )
         return text, tuple(p.slot(p.ids) for p in phrases)
 
+    def _reword_use(self, text: str) -> str:
+        """Other words for "something", and small words that a recogniser missed: the use must carry the answer."""
+        if self.rng.random() < 0.35:
+            text = text.replace("something", self._one_of(("a thing", "the object", "the item", UNKNOWN)))
+        if self.rng.random() < 0.3:
+            words = [UNKNOWN if w in _SMALL_WORDS and self.rng.random() < 0.25 else w for w in text.split()]
+            text = " ".join(words)
+        return text
+
     # --- noun phrases
 
     def _phrase(self, facts: SceneFacts, absent: bool, plural: bool = False, loose: bool = False) -> _Phrase:
@@ -321,12 +333,20 @@ class QuestionWriter:
 
     def _carry(self, text: str) -> str:
         carriers = HELD_OUT_CARRIERS if self.held_out and self.rng.random() < 0.5 else CARRIERS
+        if (
+            not self.held_out and self.rng.random() < 0.2
+        ):  # any talk around it: what carries the instruction must not matter
+            before, after = self._talk(int(self.rng.integers(0, 7))), self._talk(int(self.rng.integers(0, 4)))
+            return " ".join((*before, text, *after))
         text = self._one_of(carriers).format(text)
         if self.rng.random() < 0.08:  # spoken filler, or words that a recogniser got wrong
             text = self._one_of(
                 (f"{UNKNOWN} {text}", f"{UNKNOWN} {UNKNOWN} {text}", f"um {text}", f"ok {text}", f"{text} {UNKNOWN}")
             )
         return text
+
+    def _talk(self, count: int) -> list[str]:
+        return [UNKNOWN if self.rng.random() < 0.4 else self._one_of(_TALK_WORDS) for _ in range(count)]
 
     def _one_of(self, options):
         return options[self.rng.integers(len(options))]
