@@ -88,7 +88,7 @@ MOTION_PHRASES: dict[str, tuple[str, ...]] = {
     "away": ("{} moving away", "{} that is going away"),
     "still": ("{} that is not moving", "{} standing still"),
 }  # fmt: skip
-_TALK_WORDS = tuple(sorted({word for carrier in CARRIERS for word in carrier.replace("{}", "").split()}))
+_TALK_WORDS = tuple(sorted({word for carrier in CARRIERS for word in carrier.replace("{}", "").split()} | {",", "."}))
 _SMALL_WORDS = frozenset(("a", "i", "can", "to", "that", "of", "out", "my", "for", "from", "with", "in", "on", "into"))
 KINDS = ("attribute", "plural", "use", "superlative", "relation", "motion", "union")
 KIND_SHARE = (0.22, 0.08, 0.14, 0.13, 0.22, 0.13, 0.08)

@@ -46,10 +46,17 @@ def pair_geometry(geometry: torch.Tensor) -> torch.Tensor:
 
 
 class RelationalMaskHead(nn.Module):
-    def __init__(self, hidden: int, appearance: int, motion: int, width: int, pair: int = 32):
+    """``named``: how many leading columns of a latent's appearance are probabilities of named attributes.
+
+    Only those are matched with words, and linearly: "red" and "bottle" add up, so that a red bottle is found although
+    training never showed one. A free network over the whole appearance learned the training compositions instead.
+    """
+
+    def __init__(self, hidden: int, named: int, motion: int, width: int, pair: int = 32):
         super().__init__()
+        self.named = named
         self.ask = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * width), nn.ReLU())
-        self.match_query, self.match_key = nn.Linear(2 * width, width + 1), mlp(appearance, width, width)
+        self.match_query = nn.Linear(2 * width, named + 1)
         self.point_query, self.point_key = nn.Linear(2 * width, width + 1), nn.Linear(2 * width, width)
         self.doing_query, self.doing_key = nn.Linear(2 * width, pair), mlp(motion + hidden, width, pair)
         self.pair_query, self.pair_key = nn.Linear(2 * width, pair), nn.Linear(PAIR, pair)
@@ -65,7 +72,7 @@ class RelationalMaskHead(nn.Module):
     def match(self, question: torch.Tensor, appearance: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """``(Q, 2W)`` questions on ``(Q, K, A)`` latents of any frame: logits ``(Q, K)``."""
         query = self.match_query(question)
-        logits = (self.match_key(appearance) @ query[..., :-1, None])[..., 0] * self.scale + query[..., -1:]
+        logits = 4 * (appearance[..., : self.named] @ query[..., :-1, None])[..., 0] + query[..., -1:]
         return logits.masked_fill(~valid, -1e4)
 
     def point(self, question: torch.Tensor, words: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:

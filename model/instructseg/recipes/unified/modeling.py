@@ -42,7 +42,7 @@ class UnifiedModel(nn.Module):
         named = len(config.colors) + len(config.shapes) + len(config.sizes)
         self.perception = Perception(config)
         self.perceiver = VideoPerceiver(config.embedding, named, MOTION_CODE)
-        self.latent_embedding = nn.Linear(config.appearance + 5 * GEOMETRY + MOTION_CODE, config.hidden)
+        self.latent_embedding = nn.Linear(named + 5 * GEOMETRY + MOTION_CODE, config.hidden)
         self.slot_embedding = nn.Parameter(torch.randn(config.max_targets, config.hidden) * 0.05)
         self.language = LlamaModel(
             LlamaConfig(
@@ -53,12 +53,14 @@ class UnifiedModel(nn.Module):
             )
         )  # fmt: skip
         self.answer = nn.Linear(config.hidden, 3)
-        self.head = RelationalMaskHead(config.hidden, config.appearance, MOTION_CODE, config.head_hidden)
+        self.head = RelationalMaskHead(config.hidden, named, MOTION_CODE, config.head_hidden)
 
     def visual_tokens(self, key: ObjectLatents, motion: torch.Tensor) -> torch.Tensor:
         """``(B, K, hidden)`` input embeddings of the key frame's latents."""
         waves = [torch.sin(key.geometry * f) for f in (3.0, 9.0)] + [torch.cos(key.geometry * f) for f in (3.0, 9.0)]
-        return self.latent_embedding(torch.cat([key.appearance, key.geometry, *waves, motion], -1))
+        return self.latent_embedding(
+            torch.cat([key.appearance[..., : self.head.named], key.geometry, *waves, motion], -1)
+        )
 
     def reason(self, visual: torch.Tensor, valid: torch.Tensor, words: torch.Tensor, scene: torch.Tensor) -> Reasoning:
         """Visual tokens ``(B, K, hidden)`` of B scenes; words ``(N, W)`` ids, 0 = padding; scene ``(N,)`` of each text.
