@@ -9,6 +9,7 @@ from instructseg.data.flat_scenes import sample_flat_episode
 from instructseg.data.instructions import (
     HELD_OUT_CARRIERS,
     KINDS,
+    NOUNS,
     UNKNOWN,
     QuestionWriter,
     SceneFacts,
@@ -101,3 +102,14 @@ def test_a_scene_without_named_things_still_gets_a_question(facts: list[SceneFac
     for kind in KINDS:
         question = QuestionWriter(np.random.default_rng(7)).ask(SceneFacts(empty), kind)
         assert not any(slot.targets for slot in question.slots)
+
+
+def test_training_never_names_a_held_out_pair(facts: list[SceneFacts]) -> None:
+    """It would always be absent in training, and a model would learn to refuse the words."""
+    nouns = {noun: shape for shape, names in NOUNS.items() for name in names for noun in (name, f"{name}s")}
+    writer = QuestionWriter(np.random.default_rng(9))
+    for scene in facts:
+        for _ in range(80):
+            words = writer.ask(scene).text.split()
+            pairs = {(color, nouns.get(noun)) for color, noun in zip(words, words[1:], strict=False)}
+            assert not pairs & HELD_OUT_PAIRS, words

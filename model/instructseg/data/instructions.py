@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from .scene import CLUTTER, COLORS, MOTIONS, SHAPES, Episode, SceneObject
+from .scene import CLUTTER, COLORS, HELD_OUT_PAIRS, MOTIONS, SHAPES, Episode, SceneObject
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "block": ("block", "cube", "brick"), "ball": ("ball", "sphere"), "can": ("can", "cylinder", "tin"),
@@ -296,6 +296,8 @@ class QuestionWriter:
                 return _Phrase(
                     self._words(None, odd if odd in FOREIGN_COLORS else color, shape, odd, plural), frozenset()
                 )
+        if not self.held_out and (color, shape) in HELD_OUT_PAIRS:
+            color = None  # never named in training either: it would only ever be absent, and words alone would tell
         ids = frozenset(
             o.id for o in facts.objects
             if (color is None or o.color == color) and (shape is None or o.shape == shape) and (size is None or
