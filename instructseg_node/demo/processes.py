@@ -15,6 +15,10 @@ class DemoFailed(InstructSegError):
     """The demo did not get as far as a result; the message says which process failed and where its log is."""
 
 
+class NotDiscovered(DemoFailed):
+    """The processes ran but did not find each other over DDS."""
+
+
 class Child:
     """One process with its own log file. Used as a context manager it never outlives the block."""
 
