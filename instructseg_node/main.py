@@ -11,11 +11,15 @@ from collections.abc import Sequence
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from instructseg.core import BadInput
 
 from .dds import use_profile
 from .node import InstructSegNode
+
+RCLError = rclpy_implementation.RCLError
+InvalidHandle = rclpy_implementation.InvalidHandle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except (RCLError, InvalidHandle):
+        # A signal can invalidate the context between the executor's own check and its wait; that is an end, no fault.
+        if rclpy.ok():
+            raise
     finally:
         # A second Ctrl-C, as a launcher and its process group both send one, must not break the joining of threads.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

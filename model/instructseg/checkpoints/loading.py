@@ -1,0 +1,76 @@
+"""Putting accounted tensors into a module: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..core import BadInput
+from .account import Ignored, LoadReport, Part, account
+from .views import Tensors
+
+
+@contextmanager
+def empty_weights() -> Iterator[None]:
+    """Modules built inside have parameters without storage (to be assigned by :func:`load_parts`) and real buffers."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        yield
+
+
+def load_parts(
+    module: torch.nn.Module,
+    tensors: Tensors,
+    parts: Sequence[Part],
+    ignored: Sequence[Ignored] = (),
+    dtype: torch.dtype | None = None,
+) -> LoadReport:
+    """Account for every key, raise BadInput unless all is in order, then assign the tensors.
+
+    The module may have been built under :func:`empty_weights`. dtype: of floating-point parameters; None keeps the
+    checkpoint's. Tensors are assigned, not copied: peak memory is the model once, not twice.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    source = getattr(tensors, "source", None) or "the checkpoint"
+    accounted = account(tensors.shapes, shapes, parts, ignored)
+    accounted.check(source)
+    assigned: dict[str, torch.Tensor] = {}
+    read: dict[str, torch.Tensor] = {}  # a tensor that goes to two places is read once
+    for name, key in accounted.sources.items():
+        if key not in read:
+            tensor = tensors[key]
+            read[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        assigned[name] = read[key]
+    _refuse_not_finite(assigned, source)
+    module.load_state_dict(assigned, strict=True, assign=True)
+    return LoadReport(
+        loaded=tuple(accounted.sources),
+        missing=(),
+        unexpected=(),
+        converted={name: key for name, key in accounted.sources.items() if name != key},
+        merged=tuple(getattr(tensors, "merged", ())),
+        ignored=accounted.ignored,
+    )
+
+
+def load_strictly(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> LoadReport:
+    """Load tensors whose names are the module's own; a missing, unexpected or misshapen one is an error."""
+    accounted = account(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()},
+        (Part("", ""),),
+    )
+    accounted.check(source)
+    module.load_state_dict(dict(tensors))
+    return LoadReport(tuple(accounted.sources), (), ())
+
+
+def _refuse_not_finite(tensors: Mapping[str, torch.Tensor], source: object) -> None:
+    """A weight that is not a number makes every mask wrong without an error anywhere; look at one value in a row."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and not bool(torch.isfinite(tensor.flatten()[::997]).all()):
+            raise BadInput(f"{source}: {name} holds values that are not finite; the file is damaged")
