@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 from .core import BadInput, Sampling
 
 
@@ -52,6 +54,43 @@ def uniform(count: int, wanted: int) -> tuple[int, ...]:
     if wanted == 1:
         return (count // 2,)
     return tuple((i * (count - 1) + (wanted - 1) // 2) // (wanted - 1) for i in range(wanted))
+
+
+def spread_over(frames: int, wanted: int) -> tuple[int, ...]:
+    """``wanted`` frame numbers out of ``frames``: the middles of equal intervals, in integer arithmetic (VideoLISA).
+
+    Neither end is included. Asked for more intervals than there are frames, an interval may be empty; its middle is
+    the number before it, −1 at the start: as in Python, the last frame. Raises BadInput unless frames >= 0 and
+    wanted >= 0.
+    """
+    if frames < 0 or wanted < 0:
+        raise BadInput(f"spreading needs frames >= 0 and wanted >= 0; got frames {frames}, wanted {wanted}")
+    edges = np.linspace(0, frames, wanted + 1).astype(int)
+    return tuple(int(before + after - 1) // 2 for before, after in itertools.pairwise(edges))
+
+
+def spread_or_repeat(frames: int, wanted: int) -> tuple[int, ...]:
+    """Exactly ``wanted`` frame numbers in order, whatever ``frames`` is: VideoLISA's choice of sparse frames.
+
+    More frames than wanted: :func:`spread_over`. Otherwise each is repeated equally often, and what is still lacking is
+    filled with further copies of frames spread over the clip.
+    """
+    if frames < 1 or wanted < 1:
+        raise BadInput(f"choosing sparse frames needs frames >= 1 and wanted >= 1; got {frames} and {wanted}")
+    if frames > wanted:
+        return spread_over(frames, wanted)
+    copies = list(range(frames)) * (wanted // frames)
+    return tuple(sorted(copies + list(spread_over(frames, wanted % frames))))
+
+
+def dense_among_sparse(sparse: int, dense: int) -> tuple[int, ...]:
+    """Positions in the list of ``sparse`` frames of the ``dense`` ones (VideoLISA): spread over all but the last.
+
+    Where ``dense`` comes near ``sparse`` a position may be −1, which means the last frame, as in Python.
+    """
+    if not 1 <= dense <= sparse:
+        raise BadInput(f"dense frames must be 1..{sparse} (the sparse frames); got {dense}")
+    return spread_over(sparse - 1, dense)
 
 
 def _check_stamps(stamps_ns: Sequence[int]) -> None:
