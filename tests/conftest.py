@@ -16,6 +16,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PROFILE = dds.use_profile("shm", domain_id=dds.own_domain_id())
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-root", metavar="DIR", help="recorded inputs and outputs to compare with (default: tests/golden)"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def dds_stays_on_this_host() -> Iterator[None]:
     """No UDP socket after the first node of the session, and none by its end. (Model tests also run without ROS.)"""

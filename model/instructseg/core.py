@@ -183,6 +183,8 @@ class Segmenter(abc.ABC):
     sampling: Sampling = Sampling()
     max_targets: int = 1
     device: str = "cpu"
+    load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
+    notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
 
     @abc.abstractmethod
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:

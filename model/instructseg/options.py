@@ -14,6 +14,11 @@ T = TypeVar("T")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """For a recipe that has none."""
+
+
 def parse_options(cls: type[T], values: Mapping[str, str] | None, owner: str) -> T:
     """An instance of the frozen dataclass ``cls`` with ``values`` in place of its defaults.
 

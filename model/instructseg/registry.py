@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,17 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load(
-    name: str = "unified", checkpoint: str | Path | None = None, device: str | None = None, dtype: str | None = None
+    name: str = "unified",
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Segmenter:
     """A recipe with its weights on a device, ready to ``encode``, ``ground`` and ``segment``.
 
     checkpoint: a folder or a hub id; empty or None means the one shipped with the recipe. device: ``auto`` (CUDA where
-    there is one), ``cpu``, ``cuda``, ``cuda:N``. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    there is one), ``cpu``, ``cuda``, ``cuda:N``. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``. options:
+    the recipe's own (``instructseg recipes NAME`` lists them). Raises BadInput.
     """
     if name not in RECIPES:
         raise BadInput(f"unknown recipe {name!r}; known are {sorted(RECIPES)}")
@@ -54,7 +60,7 @@ def load(
 
     build = importlib.import_module(recipe.module).build
     picked = None if (dtype or "auto") == "auto" else getattr(torch, dtype)
-    return build(checkpoint or None, pick_device(device), picked)
+    return build(checkpoint or None, pick_device(device), picked, dict(options or {}))
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ from ...language import clean_instruction
 from ...modules.folding import fold_batch_norm
 from ...modules.object_latents import ObjectLatents
 from ...modules.relational_mask_head import HeadScores
+from ...options import NoOptions, parse_options
 from .checkpoint import load_checkpoint
 from .modeling import END, TRK, UnifiedModel
 from .tokenizer import encode_words
@@ -187,7 +188,10 @@ class UnifiedSegmenter(Segmenter):
         )
 
 
-def build(checkpoint: str | Path | None, device: torch.device, dtype: torch.dtype | None) -> UnifiedSegmenter:
+def build(
+    checkpoint: str | Path | None, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, str]
+) -> UnifiedSegmenter:
+    parse_options(NoOptions, options, "recipe unified")
     model, tokenizer = load_checkpoint(checkpoint)
     if dtype == torch.float16 and device.type == "cpu":
         raise BadInput("dtype float16 works on CUDA devices only; use float32 or bfloat16 on the CPU")
