@@ -31,13 +31,16 @@ setup(
     ],
     zip_safe=False,
     install_requires=[
+        "accelerate",
         "av",
         "numpy",
         "opencv-python-headless",
+        "pillow",
         "psutil",
         "pyyaml",
         "rosbags",
         "safetensors",
+        "sentencepiece",
         "tokenizers",
         "torch>=2.11",
         "tqdm",
@@ -45,9 +48,9 @@ setup(
     ],
     extras_require={
         "sim": ["mujoco==4.0.0"],
-        "train": ["accelerate", "peft>=0.18", "tensorboard"],
+        "train": ["peft>=0.18", "tensorboard"],
         # Brings torchvision, whose build has to match torch's: with another one transformers' models fail to import.
-        "sam2": ["hydra-core", "iopath", "pillow", "sam2==1.1.0", "torchvision>=0.26"],
+        "sam2": ["hydra-core", "iopath", "sam2==1.1.0", "torchvision>=0.26"],
         "dev": ["hypothesis", "pytest", "ruff"],
     },
     entry_points={

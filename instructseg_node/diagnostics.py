@@ -30,7 +30,8 @@ class Health:
     """What the node knows beyond the engine's figures.
 
     phase: lifecycle state. failure: why the last transition failed, or "". silent: seconds without an image of every
-    camera that is overdue. new_faults: exceptions in the model since the last report.
+    camera that is overdue. new_faults: exceptions in the model since the last report. notes: what the user must know of
+    the checkpoint.
     """
 
     phase: str
@@ -40,6 +41,7 @@ class Health:
     enabled: bool = True
     silent: Mapping[str, float] = dataclasses.field(default_factory=dict)
     new_faults: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def report(name: str, health: Health, statistics: EngineStatistics | None) -> DiagnosticArray:
@@ -64,6 +66,7 @@ def stream_status(name: str, health: Health, statistics: EngineStatistics | None
     if statistics is not None:
         values |= _figures(statistics)
     values |= {f"seconds without image {camera}": f"{seconds:.1f}" for camera, seconds in health.silent.items()}
+    values |= {f"note {number}": note for number, note in enumerate(health.notes, 1)}
     values["last error"] = health.failure or (statistics.last_error if statistics else "")
     status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return status

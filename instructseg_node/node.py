@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 import instructseg
 from instructseg.core import BadInput, Instruction, Sampling, Segmenter, State
+from instructseg.options import split_assignments
 from instructseg.streaming import InstructionStatus, StreamingEngine
 from instructseg.tracking import RejectionEvent
 
@@ -41,6 +42,7 @@ def load_segmenter(settings: Settings) -> Segmenter:
         checkpoint=settings.checkpoint or None,
         device=settings.device or None,
         dtype=settings.dtype or None,
+        options=split_assignments(settings.recipe_options, "parameter recipe_options"),
     )
 
 
@@ -150,6 +152,8 @@ class InstructSegNode(LifecycleNode):
         log.info(f"loaded on {self._segmenter.device} in {time.monotonic() - started:.1f} s; warming up")
         self._segmenter.warm_up(settings.warm_up_height, settings.warm_up_width)
         self._own_sampling = self._segmenter.sampling
+        for note in self._segmenter.notes:
+            log.warning(note)
         log.info(f"ready after {time.monotonic() - started:.1f} s")
         self._outputs.open_frames(settings)
 
@@ -238,6 +242,7 @@ class InstructSegNode(LifecycleNode):
             recipe=self.settings.recipe,
             device=self._segmenter.device if self._segmenter else "",
             failure=self._failure,
+            notes=self._segmenter.notes if self._segmenter else (),
             enabled=inputs.enabled if inputs else True,
             silent=inputs.complain_about_silence(self.settings) if inputs else {},
             new_faults=faults - self._faults_reported,

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from instructseg.core import BadInput, Sampling
+from instructseg.options import split_assignments
 from instructseg.rendering.overlay import STYLES, OverlayStyle
 from instructseg.streaming import EngineConfig
 
@@ -54,6 +55,9 @@ class Settings:
     device: str = _entry("", CONFIGURE, "cpu, cuda or cuda:<number>; empty: the best there is")
     dtype: str = _entry(
         "", CONFIGURE, "number format; empty: the recipe's own", allowed=("", "float32", "float16", "bfloat16")
+    )
+    recipe_options: tuple[str, ...] = _entry(
+        (), CONFIGURE, "options of the recipe, each written key=value; `instructseg recipes <name>` lists them"
     )
     warm_up_width: int = _entry(640, CONFIGURE, "width in pixels of the image that warms the model", low=16, high=8192)
     warm_up_height: int = _entry(480, CONFIGURE, "height in pixels of that image", low=16, high=8192)
@@ -158,6 +162,7 @@ class Settings:
     def _check_names(self) -> None:
         if not self.recipe:
             raise BadInput("parameter recipe is empty; `instructseg recipes` lists the names")
+        split_assignments(self.recipe_options, "parameter recipe_options")
         if not re.fullmatch(r"|cpu|cuda(:\d+)?", self.device):
             raise BadInput(f"parameter device is {self.device!r}; allowed: cpu, cuda, cuda:<number> or empty")
         for name in self.cameras:
@@ -222,7 +227,8 @@ def judge(node: Node, changes: Iterable[Parameter], lifecycle_state: str) -> Set
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    return Settings(**{**values, "cameras": tuple(name for name in values["cameras"] if name)})
+    lists = {name: tuple(word for word in values[name] if word) for name, row in TABLE.items() if row.default == ()}
+    return Settings(**{**values, **lists})
 
 
 def _descriptor(field: dataclasses.Field) -> ParameterDescriptor:

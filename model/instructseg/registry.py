@@ -16,21 +16,47 @@ if TYPE_CHECKING:  # imported where a recipe is loaded, so that looking at the l
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A line of ``instructseg recipes``: what it is and where its ``build`` lives."""
+    """A line of ``instructseg recipes``: what it is, the module with its ``build``, and the class of its options."""
 
     name: str
     summary: str
     module: str
-    shipped: bool
+    options: str = "instructseg.options:NoOptions"
+    shipped: bool = False
+
+    @property
+    def options_class(self) -> type:
+        module, name = self.options.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+def _published(name: str, folder: str, options: str, summary: str) -> Recipe:
+    package = f"instructseg.recipes.{folder}"
+    return Recipe(name, summary, f"{package}.processing", f"{package}.configuration:{options}")
 
 
 RECIPES: dict[str, Recipe] = {
-    "unified": Recipe(
-        "unified",
-        "the project's small default: object latents, motion, several targets, refusal; runs on a CPU",
-        "instructseg.recipes.unified.processing",
-        True,
-    ),
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "unified",
+            "the project's small default: object latents, motion, several targets, refusal; runs on a CPU",
+            "instructseg.recipes.unified.processing",
+            shipped=True,
+        ),
+        _published("videolisa", "videolisa", "VideoLISAOptions", "VideoLISA: one token segments all frames of a clip"),
+        _published(
+            "gsva", "gsva", "GsvaOptions", "GSVA: several targets in one answer, [REJ] for those that are absent"
+        ),
+        _published("lisa", "gsva", "GsvaOptions", "LISA: reasoning about one image, the answer in words and one mask"),
+        _published(
+            "visa", "visa", "VisaOptions", "VISA: a chosen target frame, references around it, a memory tracker"
+        ),
+        _published(
+            "mllmseg", "mllmseg", "MllmSegOptions", "MLLMSeg: masks from the language model's own vision encoder"
+        ),
+        _published("instructseg", "instructseg", "InstructSegOptions", "InstructSeg: mask queries, video perceiver"),
+    )
 }
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

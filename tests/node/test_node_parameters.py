@@ -60,6 +60,8 @@ REFUSED = [
     ("cameras", ["a", "a"], "different"),
     ("cameras", ["no spaces"], "'no spaces'"),
     ("cameras", ["/absolute"], "'/absolute'"),
+    ("recipe_options", ["frames"], "key=value; got 'frames'"),
+    ("recipe_options", ["frames=3", "frames=4"], "sets 'frames' twice"),
     ("dense_frames", 65, "dense_frames"),
     ("max_rate", float("nan"), "max_rate"),
     ("recipe", 3, "expected 'Type.STRING' got 'Type.INTEGER'"),

@@ -271,7 +271,7 @@ def test_unknown_options_unknown_recipes_and_a_file_as_folder(tmp_path: Path, ca
         cli.main(["segment", str(image), "red", "--out", str(tmp_path / "o"), "--colour", "x"])
     assert left.value.code == 2
     capsys.readouterr()
-    assert "unknown recipe 'lisa'" in refused(capsys, image, "red", "--out", tmp_path / "o", "--recipe", "lisa")
+    assert "unknown recipe 'sa2va'" in refused(capsys, image, "red", "--out", tmp_path / "o", "--recipe", "sa2va")
     assert "is a file; give a folder" in refused(capsys, image, "red", "--out", image)
 
 

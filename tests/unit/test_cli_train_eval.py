@@ -168,6 +168,13 @@ def test_recipes_are_listed(capsys) -> None:
     assert [line.split()[0] for line in lines] == ["recipe", *RECIPES]
 
 
+def test_the_options_of_one_recipe_are_listed(capsys) -> None:
+    assert cli.main(["recipes", "unified"]) == 0
+    assert "it has no options" in capsys.readouterr().out
+    assert cli.main(["recipes", "sa2va"]) == 2
+    assert "unknown recipe 'sa2va'; known are ['gsva'" in capsys.readouterr().err
+
+
 def test_a_missing_or_unknown_command_says_so(capsys) -> None:
     for words in ([], ["paint"]):
         with pytest.raises(SystemExit) as left:

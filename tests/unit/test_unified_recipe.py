@@ -139,7 +139,7 @@ def test_another_recipes_configuration_a_file_and_a_place_that_is_not_there(chec
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("lisa", None), "unknown recipe 'lisa'.*unified"),
+        (("sa2va", None), "unknown recipe 'sa2va'.*unified"),
         (("unified", None, "gpu"), "device must be auto, cpu, cuda.*'gpu'"),
         (("unified", None, "meta"), "device must be"),
         (("unified", None, "cpu", "float8"), "dtype must be one of.*'float8'"),

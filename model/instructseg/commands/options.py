@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Callable
 
 from ..core import Segmenter
-from ..registry import DTYPES
+from ..options import split_assignments
+from ..registry import DTYPES, load
+
+log = logging.getLogger(__name__)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--recipe, --checkpoint, --device, --dtype: what :func:`load_segmenter` reads."""
+    """--recipe, --checkpoint, --device, --dtype, --option: what :func:`load_segmenter` reads."""
     group = parser.add_argument_group("model")
     group.add_argument("--recipe", default="unified", help="see `instructseg recipes` (default: %(default)s)")
     group.add_argument("--checkpoint", metavar="DIR", help="folder or hub id (default: the recipe's own)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument("--dtype", default="auto", choices=DTYPES, help="precision (default: %(default)s)")
+    group.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="an option of the recipe, see `instructseg recipes NAME`; may be repeated",
+    )  # fmt: skip
 
 
 def load_segmenter(arguments: argparse.Namespace) -> Segmenter:
     """The recipe that the options name, with its weights. Raises BadInput."""
-    from ..registry import load
-
-    return load(arguments.recipe, arguments.checkpoint, arguments.device, arguments.dtype)
+    options = split_assignments(arguments.option, "--option")
+    segmenter = load(arguments.recipe, arguments.checkpoint, arguments.device, arguments.dtype, options)
+    for note in segmenter.notes:
+        log.warning("recipe %s: %s", arguments.recipe, note)
+    return segmenter
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

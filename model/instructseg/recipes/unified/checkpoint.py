@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ...checkpoints import load_strictly, read_json, read_tensors, resolve_checkpoint
+from ...checkpoints import LoadReport, load_strictly, read_json, read_tensors, resolve_checkpoint
 from ...core import BadInput
 from .configuration import UnifiedConfig
 from .modeling import UnifiedModel
@@ -27,9 +27,9 @@ def save_checkpoint(folder: Path, model: UnifiedModel, tokenizer: Tokenizer) -> 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "recipe": "unified"})
 
 
-def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel, Tokenizer]:
-    """The model in evaluation mode on the CPU, and its tokenizer; ``None`` is the checkpoint shipped with the
-    package."""
+def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel, Tokenizer, LoadReport]:
+    """The model in evaluation mode on the CPU, its tokenizer, and the account of its keys; ``None`` is the checkpoint
+    shipped with the package."""
     folder = SHIPPED if checkpoint is None else resolve_checkpoint(checkpoint)
     values = read_json(folder / "config.json")
     if not isinstance(values, dict) or values.get("recipe") != "unified":
@@ -39,4 +39,4 @@ def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel,
     model = UnifiedModel(config, tokenizer.get_vocab_size())
     report = load_strictly(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     log.info("recipe unified from %s: %s", folder, report)
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, report

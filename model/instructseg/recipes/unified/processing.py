@@ -192,10 +192,12 @@ def build(
     checkpoint: str | Path | None, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, str]
 ) -> UnifiedSegmenter:
     parse_options(NoOptions, options, "recipe unified")
-    model, tokenizer = load_checkpoint(checkpoint)
+    model, tokenizer, report = load_checkpoint(checkpoint)
     if dtype == torch.float16 and device.type == "cpu":
         raise BadInput("dtype float16 works on CUDA devices only; use float32 or bfloat16 on the CPU")
-    return UnifiedSegmenter(model, tokenizer, device, dtype)
+    segmenter = UnifiedSegmenter(model, tokenizer, device, dtype)
+    segmenter.load_report = report
+    return segmenter
 
 
 def _letterbox(image: np.ndarray, p: Placement, target: tuple[int, int]) -> np.ndarray:
