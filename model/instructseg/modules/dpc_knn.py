@@ -96,9 +96,11 @@ class TokenMerging(nn.Module):
         self.levels = tuple(levels)
 
     def lengths(self, tokens: int) -> tuple[int, ...]:
-        """How many tokens each level leaves of ``tokens``."""
+        """How many tokens each level leaves of ``tokens``. Raises BadInput where a level asks for more than it gets."""
         counts = []
         for level in self.levels:
+            if level.count(tokens) > tokens:
+                raise BadInput(f"merging asks for {level.count(tokens)} clusters of {tokens} tokens")
             tokens = level.count(tokens)
             counts.append(tokens)
         return tuple(counts)
@@ -121,9 +123,10 @@ class TokenMerging(nn.Module):
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         noise = noise or [None] * len(self.levels)
         results = []
-        for level, jitter in zip(self.levels, noise, strict=True):
-            count = level.count(tokens.shape[1])
-            index = cluster_dpc_knn(tokens, count, level.neighbours, jitter)
-            tokens = merge_clusters(tokens, index, count)
-            results.append((index, tokens))
+        with torch.autocast(tokens.device.type, enabled=False):  # each step in the type that its function names
+            for level, jitter in zip(self.levels, noise, strict=True):
+                count = level.count(tokens.shape[1])
+                index = cluster_dpc_knn(tokens, count, level.neighbours, jitter)
+                tokens = merge_clusters(tokens, index, count)
+                results.append((index, tokens))
         return results
