@@ -128,6 +128,29 @@ def test_a_model_that_does_not_return_cannot_hold_the_process(ros) -> None:
     assert process.returncode == 0, output
 
 
+BROKEN_WAIT = """
+import sys
+import rclpy
+from instructseg_node import main
+
+def spin(self):
+    if "signal" in sys.argv:
+        rclpy.shutdown()  # what the signal handler does between the executor's check and its wait
+    raise main.RCLError("failed to initialize wait set")
+
+main.SingleThreadedExecutor.spin = spin
+sys.exit(main.main([]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("cause", ["signal", "fault"])
+def test_a_wait_that_a_signal_breaks_is_an_end_and_any_other_is_a_fault(cause: str) -> None:
+    with running(command=[sys.executable, "-c", BROKEN_WAIT, cause]) as process:
+        output, _ = process.communicate(timeout=60)
+    assert ("Traceback" in output, process.returncode) == ((False, 0) if cause == "signal" else (True, 1)), output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
