@@ -1,0 +1,215 @@
+"""Published checkpoints of GSVA and LISA, read as they are.
+
+GSVA: one ``.bin`` with everything in it, names as peft wraps them, LoRA beside its weights; tokenizer and language
+model's sizes come from the LLaVA base. LISA: a Hugging Face folder, LoRA merged, CLIP left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+
+from ...checkpoints import (
+    Ignored,
+    LoadReport,
+    Part,
+    empty_weights,
+    load_parts,
+    merge_lora,
+    open_tensors,
+    read_json,
+    resolve_checkpoint,
+)
+from ...core import BadInput
+from ...modules.clip_patches import clip_config, clip_part, clip_vit_l14, find_clip, load_clip
+from ...modules.sam import SamSizes, sam_part
+from .configuration import GsvaConfig, GsvaOptions, Layout, llama_config
+from .lora import LORA_RENAMES, add_lora, lora_rank
+from .modeling import GsvaModel
+from .vocabulary import Vocabulary, added_tokens, open_vocabulary
+
+log = logging.getLogger(__name__)
+Shapes = Mapping[str, tuple[int, ...]]
+
+PEFT_PREFIX = "base_model.model."
+ARCHITECTURES = ("LISAForCausalLM", "GSVAForCausalLM")
+IGNORED = (
+    Ignored(r".*rotary_emb\.inv_freq", "rotary frequencies, computed anew"),
+    Ignored(r".*vision_model\.embeddings\.position_ids", "position numbers, computed anew"),
+    Ignored(r".*visual_model\.pixel_(mean|std)", "SAM's pixel statistics, constants of the preprocessing"),
+)
+_FROZEN = {
+    "model.mm_projector.": "the projector",
+    "model.vision_tower.": "CLIP",
+    "model.visual_model.image_encoder.": "SAM's image encoder",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in evaluation mode on the CPU, and what else its files say."""
+
+    model: GsvaModel
+    vocabulary: Vocabulary
+    layout: Layout
+    report: LoadReport
+    notes: tuple[str, ...]
+
+
+def parts_of(prefix: str, with_lora: bool = False) -> tuple[Part, ...]:
+    """Published keys, all of which begin with ``prefix``, to those of :class:`GsvaModel`.
+
+    with_lora: the model has LoRA layers of its own, which then take the checkpoint's unmerged.
+    """
+    renames = LORA_RENAMES if with_lora else ()
+    return (
+        clip_part(prefix + "model.vision_tower.vision_tower.", "vision."),
+        Part(prefix + "model.mm_projector.", "projector."),
+        sam_part(prefix + "model.visual_model.", "sam.sam."),
+        Part(prefix + "model.text_hidden_fcs.", "text_hidden_fcs."),
+        Part(prefix + "model.", "llm.model.", renames),
+        Part(prefix + "lm_head.", "llm.lm_head."),
+    )
+
+
+def load_checkpoint(
+    checkpoint: str | Path, options: GsvaOptions, dtype: torch.dtype | None = None, keep_lora: bool = False
+) -> Loaded:
+    """Model, vocabulary and account of a published checkpoint: a ``.bin`` file, a folder, or a hub id.
+
+    dtype: of the weights; None keeps the files' own. keep_lora: LoRA stays beside its weights, for further training
+    (a checkpoint whose LoRA is merged gets none here; see :func:`.lora.add_lora`). Raises BadInput; nothing is half
+    loaded.
+    """
+    path = resolve_checkpoint(checkpoint, allow_file=True)
+    folder = path if path.is_dir() else path.parent
+    tensors = open_tensors(path)
+    shapes = tensors.shapes
+    prefix = PEFT_PREFIX if any(key.startswith(PEFT_PREFIX) for key in shapes) else ""
+    _check_parts(shapes, prefix, tensors.source)
+    base = _base_folder(folder, options, prefix)
+    values = _read_config(base, prefix)
+    layout = _layout(prefix, base)
+    clip_inside = any(key.startswith(prefix + "model.vision_tower.") for key in shapes)
+    clip_folder = None
+    if not clip_inside:
+        clip_folder = find_clip(options.clip, values.get("mm_vision_tower") or values.get("vision_tower", ""), folder)
+    elif options.clip:
+        clip_folder = resolve_checkpoint(options.clip)
+    clip = clip_vit_l14(224) if clip_folder is None else clip_config(clip_folder)
+    config = read_config(shapes, prefix, values, base / "config.json", clip, options.sam_decoder_heads)
+    vocabulary = open_vocabulary(base, config.llama.vocab_size, layout == "gsva")
+
+    rank = lora_rank(shapes)
+    with_lora = keep_lora and rank is not None
+    with empty_weights():
+        model = GsvaModel(config)
+        if with_lora:
+            add_lora(model.llm, rank, options.lora_alpha)
+    readable = tensors if with_lora else merge_lora(tensors, options.lora_alpha)
+    parts = parts_of(prefix, with_lora)
+    if clip_inside:
+        report = load_parts(model, readable, parts, IGNORED, dtype)
+    else:
+        tower, model.vision = model.vision, nn.Identity()  # its weights come from files of their own
+        report = load_parts(model, readable, parts, IGNORED, dtype) + load_clip(tower, clip_folder, dtype)
+        model.vision = tower
+    log.info("%s from %s: %s", layout, tensors.source, report)
+    return Loaded(model.eval(), vocabulary, layout, report, _notes(layout, with_lora, rank, report, options))
+
+
+def read_config(
+    shapes: Shapes, prefix: str, values: Mapping[str, Any], source: Path, clip: CLIPVisionConfig, decoder_heads: int
+) -> GsvaConfig:
+    """All sizes: the language model's from the base's ``config.json``, SAM's and the projections' from the tensors.
+
+    Raises BadInput where that file and the tensors contradict each other.
+    """
+    rows, hidden = shapes[prefix + "model.embed_tokens.weight"]
+    layers = len([k for k in shapes if k.startswith(prefix + "model.layers.") and k.endswith("input_layernorm.weight")])
+    llama = llama_config(values, rows, source)
+    if (llama.hidden_size, llama.num_hidden_layers) != (hidden, layers):
+        raise BadInput(
+            f"{source} describes a language model of width {llama.hidden_size} with {llama.num_hidden_layers} layers; "
+            f"the checkpoint's has width {hidden} and {layers} layers: it belongs to another base model"
+        )
+    sam_prefix = prefix + "model.visual_model."
+    sam_shapes = {key.removeprefix(sam_prefix): s for key, s in shapes.items() if key.startswith(sam_prefix)}
+    projector = "linear" if prefix + "model.mm_projector.weight" in shapes else "mlp2x_gelu"
+    out = shapes.get(prefix + "model.text_hidden_fcs.0.2.weight")
+    if out is None:
+        raise BadInput("the checkpoint holds no text_hidden_fcs: it is not one of GSVA or LISA")
+    select = int(values.get("mm_vision_select_layer", -2))
+    return GsvaConfig(llama, clip, SamSizes.from_shapes(sam_shapes, decoder_heads), out[0], select, projector)
+
+
+def _check_parts(shapes: Shapes, prefix: str, source: Path) -> None:
+    """The file is of this family, and complete: frozen weights are in it as well."""
+    needed = ("model.embed_tokens.weight", "lm_head.weight", "model.text_hidden_fcs.0.0.weight")
+    if not all(prefix + key in shapes for key in needed) or not _has(shapes, prefix + "model.visual_model."):
+        raise BadInput(
+            f"{source} is not a checkpoint of GSVA or LISA: it lacks a language model, text_hidden_fcs or SAM "
+            f"(first key: {next(iter(shapes), 'none')})"
+        )
+    if prefix:
+        absent = [name for key, name in _FROZEN.items() if not _has(shapes, prefix + key)]
+        if absent:
+            raise BadInput(
+                f"{source} lacks {', '.join(absent)}: it was written without its frozen weights, which GSVA cannot "
+                "take from elsewhere (its projector is not LLaVA's); get a complete file"
+            )
+
+
+def _has(shapes: Shapes, prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in shapes)
+
+
+def _base_folder(folder: Path, options: GsvaOptions, prefix: str) -> Path:
+    """Where tokenizer and ``config.json`` are: option ``base``, else beside the weights."""
+    if options.base:
+        return resolve_checkpoint(options.base)
+    if prefix and not ((folder / "config.json").is_file() and (folder / "tokenizer.model").is_file()):
+        raise BadInput(
+            f"{folder} holds no config.json and tokenizer.model, and GSVA publishes none: set option base to the "
+            "folder or hub id of the LLaVA model it was trained from (7B: LLaVA-Lightning-7B-v1-1)"
+        )
+    return folder
+
+
+def _read_config(base: Path, prefix: str) -> Mapping[str, Any]:
+    values = read_json(base / "config.json")
+    if not isinstance(values, dict):
+        raise BadInput(f"{base / 'config.json'} must hold a JSON table")
+    named = values.get("architectures") or []
+    if not prefix and not set(named) & set(ARCHITECTURES):
+        raise BadInput(
+            f"{base / 'config.json'} is of {', '.join(map(str, named)) or 'no named architecture'}, not of "
+            f"{' or '.join(ARCHITECTURES)}: load it with the recipe of its own system"
+        )
+    return values
+
+
+def _layout(prefix: str, base: Path) -> Layout:
+    """Whose checkpoint it is: GSVA's keys are peft's, and its tokenizer knows ``[REJ]``."""
+    return "gsva" if prefix or "[REJ]" in added_tokens(base) else "lisa"
+
+
+def _notes(
+    layout: Layout, with_lora: bool, rank: int | None, report: LoadReport, options: GsvaOptions
+) -> tuple[str, ...]:
+    notes = []
+    if rank is not None and not with_lora:
+        scale = options.lora_alpha / rank
+        notes.append(f"LoRA of rank {rank} merged with scale {scale:g} into {len(report.merged)} weights")
+    if layout == "lisa":
+        notes.append("LISA has no [REJ]: its rejection score is this project's own, not published")
+    elif options.decoding == "forced_slot":
+        notes.append("forced slots are this project's own decoding; published figures of GSVA are teacher-forced")
+    return tuple(notes)

@@ -1,0 +1,39 @@
+"""LoRA as GSVA and LISA were trained with it: on the language model's query and value projections, nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import nn
+
+from ...core import BadInput
+
+RANK, ALPHA, DROPOUT = 8, 16.0, 0.05  # 7B; the 13B models have rank 64 with the same alpha
+_LORA_A = re.compile(r".*\.self_attn\.[qv]_proj\.lora_A(?:\.default)?\.weight")
+LORA_RENAMES = (
+    (r"(\.self_attn\.[qv]_proj)\.weight$", r"\1.base_layer.weight"),
+    (r"\.lora_([AB])\.weight$", r".lora_\1.default.weight"),
+)
+
+
+def add_lora(llm: nn.Module, rank: int = RANK, alpha: float = ALPHA, dropout: float = DROPOUT) -> None:
+    """Replace, in place, every query and value projection of a Llama by one with a LoRA update (initially none).
+
+    The names are given in full: CLIP and SAM have projections of the same short names that must stay as they are.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = [name for name, _ in llm.named_modules() if re.fullmatch(r"model\.layers\.\d+\.self_attn\.[qv]_proj", name)]
+    if not names:
+        raise BadInput("the language model has no q_proj and v_proj to put LoRA on")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, bias="none")
+    inject_adapter_in_model(config, llm)
+
+
+def lora_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The rank of a checkpoint's LoRA; None where it has none (or it is merged). Raises BadInput for several ranks."""
+    ranks = {shape[0] for key, shape in shapes.items() if _LORA_A.fullmatch(key)}
+    if len(ranks) > 1:
+        raise BadInput(f"the checkpoint's LoRA has several ranks: {sorted(ranks)}; one is expected")
+    return ranks.pop() if ranks else None
