@@ -74,13 +74,13 @@ def image_scores(
         if average == "images" and not len(scores):
             raise BadInput(f"image {number} has no mask, so its mean IoU is not defined; leave it out of the list")
         ious += [scores.mean()] if average == "images" else list(scores)
-        intersection += found.intersection[:, 1].sum()
-        union += found.union[:, 1].sum()
+        intersection += int(found.intersection[:, 1].sum())
+        union += int(found.union[:, 1].sum())
         masks += len(scores)
     if not masks:
         raise BadInput("image_scores needs at least one mask; got none")
     giou = float(np.sum(ious)) / (len(ious) + COUNT_EPSILON)
-    return ImageScores(giou, cumulative_iou(int(intersection), int(union)), masks)
+    return ImageScores(giou, cumulative_iou(intersection, union), masks)
 
 
 def cumulative_iou(intersection: int, union: int) -> float | None:

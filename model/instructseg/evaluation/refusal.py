@@ -47,27 +47,27 @@ def refusal_scores(
         raise BadInput(f"protocol must be 'grefcoco' or 'refzom'; got {protocol!r}")
     if refused_masks not in ("scored", "blank"):
         raise BadInput(f"refused_masks must be 'scored' or 'blank'; got {refused_masks!r}")
-    iou_sum, intersection, union = 0.0, 0, 0
-    absent = refused_absent = present = kept_present = 0
+    absent = refused_absent = present = kept_present = intersection = union = 0
+    iou_sum = 0.0  # over present targets; an absent one counts 1 if refused, else 0
     for predicted, truth, refused in samples:
-        refused = _refusals(refused, len(truth))
         found = overlap(predicted, truth)
+        refused = _refusals(refused, len(truth))
         if refused_masks == "blank":
             found = overlap(np.where(refused[:, None, None], 0, predicted != 0), truth)
         shared, covered = found.intersection[:, 1], found.union[:, 1]  # (n,) each
         empty = ~np.any(truth != 0, axis=(1, 2))  # (n,)
-        absent += np.count_nonzero(empty)
-        present += np.count_nonzero(~empty)
-        refused_absent += np.count_nonzero(empty & refused)
-        kept_present += np.count_nonzero(~empty & ~refused)
-        iou_sum += np.count_nonzero(empty & refused) + float(np.sum((shared / (covered + 1e-8))[~empty]))
+        absent += int(empty.sum())
+        present += int((~empty).sum())
+        refused_absent += int((empty & refused).sum())
+        kept_present += int((~empty & ~refused).sum())
+        iou_sum += float(np.sum((shared / (covered + 1e-8))[~empty]))
         drawn = ~empty | (~refused if protocol == "grefcoco" else False)
         intersection += int(shared[~empty].sum())
         union += int(covered[drawn].sum())
     if not absent + present:
         raise BadInput("refusal_scores needs at least one target; got none")
     return RefusalScores(
-        iou_sum / (absent + present + COUNT_EPSILON),
+        (refused_absent + iou_sum) / (absent + present + COUNT_EPSILON),
         cumulative_iou(intersection, union),
         ratio(refused_absent, absent),
         ratio(kept_present, present),
