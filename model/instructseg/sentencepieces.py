@@ -63,7 +63,7 @@ class SentencePieces:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; added tokens are written as they are named, placeholders are left out."""
+        """The text of ids for people: added tokens by their names, placeholders left out, single spaces."""
         names = {index: text for text, index in self.added.items()}
         words: list[str] = []
         run: list[int] = []
@@ -76,7 +76,7 @@ class SentencePieces:
                 run = []
             if index in names:
                 words.append(names[index])
-        return " ".join(words)
+        return " ".join(" ".join(words).split())
 
 
 def _open(path: Path):
