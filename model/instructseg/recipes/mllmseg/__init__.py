@@ -1,0 +1,1 @@
+"""MLLMSeg (arXiv 2508.04107): masks from the language model's own vision encoder, without a second one."""

@@ -1,0 +1,86 @@
+"""MLLMSeg's masks now and then, a memory tracker between: for machines that cannot read every frame.
+
+The language model looks at a target once per ``mask_period_s``; in between SAM 2's memory carries the mask. Where the
+two disagree on whether the target is there, the frame counts as not showing it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ...core import EncodedFrame, Frame, TargetMask
+from ...tracking.memory import MemoryTracker
+from ..token_prompted import Once
+from .checkpoint import Loaded
+from .configuration import MllmSegOptions
+from .processing import Features, MllmSegSegmenter, Seen, SlotToken, target_mask
+
+VISIBLE = 0.5  # score from which a mask of the recipe's own is worth remembering
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FollowedToken:
+    """A slot, what the tracker remembers of it (None: nothing worth following yet), and when it was last read."""
+
+    slot: SlotToken
+    memory: Any
+    read_ns: int
+
+
+class FollowingSegmenter(MllmSegSegmenter):
+    def __init__(self, loaded: Loaded, device: torch.device, options: MllmSegOptions, tracker: MemoryTracker) -> None:
+        super().__init__(loaded, device, options)
+        self.tracker = tracker
+        self.period_ns = round(options.mask_period_s * 1e9)
+
+    def segment(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[TargetMask]:
+        now = encoded.frame.stamp_ns
+        due = [t for t in tokens if t.memory is None or not 0 <= now - t.read_ns < self.period_ns]
+        read = dict(zip(map(id, due), self.look(encoded, [t.slot for t in due]), strict=True))
+        stepped = [t for t in tokens if t.memory is not None and not _visible(read.get(id(t)))]
+        followed = dict(zip(map(id, stepped), self._step(encoded, stepped), strict=True))
+        return [self._result(encoded, t, read.get(id(t)), followed.get(id(t))) for t in tokens]
+
+    def _step(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[tuple[Any, Any]]:
+        """(mask, new memory) of each target on its next frame."""
+        if not tokens:
+            return []
+        masks, memories = self.tracker.step(encoded.features.tracked(), [t.memory for t in tokens])
+        return list(zip(masks, memories, strict=True))
+
+    def _result(
+        self, encoded: EncodedFrame, token: FollowedToken, view: Seen | None, step: tuple[Any, Any] | None
+    ) -> TargetMask:
+        now = encoded.frame.stamp_ns
+        if step is None:  # read on this frame: seen, or nothing to follow it by
+            own = target_mask(view, encoded.frame, None)
+            memory = self._remembered(encoded, token.memory, own)
+            return dataclasses.replace(own, token=FollowedToken(token.slot, memory, now))
+        mask, memory = step
+        read_ns = token.read_ns if view is None else now
+        score = mask.score if view is None else min(mask.score, view.score)
+        return TargetMask(mask.mask, score, FollowedToken(token.slot, memory, read_ns), mask.confidence)
+
+    def _remembered(self, encoded: EncodedFrame, memory: Any, own: TargetMask) -> Any:
+        """The tracker's memory after a mask of the recipe's own; a weak or empty one is not remembered."""
+        if own.score < VISIBLE or not own.mask.any():
+            return memory
+        features = encoded.features.tracked()
+        if memory is None:
+            return self.tracker.start(features, own.mask)
+        return self.tracker.refresh(features, memory, own.mask)
+
+    def _token(self, key: EncodedFrame, token: SlotToken, view: Seen) -> FollowedToken:
+        memory = self._remembered(key, None, target_mask(view, key.frame, token))
+        return FollowedToken(token, memory, key.frame.stamp_ns)
+
+    def _features(self, frame: Frame) -> Features:
+        return Features(super()._features(frame).image, Once(lambda: self.tracker.encode(frame.image)))
+
+
+def _visible(view: Seen | None) -> bool:
+    return view is not None and view.score >= VISIBLE
