@@ -73,7 +73,8 @@ class KeyAccount:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of every key of a checkpoint. converted: model key -> checkpoint key of another name."""
+    """What became of every key of a checkpoint. converted: model key -> checkpoint key of another name. remarks: what
+    the weights themselves gave away, in sentences."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
@@ -81,6 +82,7 @@ class LoadReport:
     converted: Mapping[str, str] = dataclasses.field(default_factory=dict)
     merged: tuple[str, ...] = ()
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -90,8 +92,8 @@ class LoadReport:
         )
 
     def describe(self) -> str:
-        """Several lines: the counts, then every ignored key with its reason."""
-        lines = [str(self)]
+        """Several lines: the counts, the remarks, then every ignored key with its reason."""
+        lines = [str(self), *(f"  {remark}" for remark in self.remarks)]
         for reason in dict.fromkeys(self.ignored.values()):
             keys = [key for key, why in self.ignored.items() if why == reason]
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -107,6 +109,7 @@ class LoadReport:
             {**self.converted, **other.converted},
             self.merged + other.merged,
             {**self.ignored, **other.ignored},
+            self.remarks + other.remarks,
         )
 
 
