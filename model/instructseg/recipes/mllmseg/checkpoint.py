@@ -110,7 +110,8 @@ def load_checkpoint(checkpoint: str | Path, dtype: torch.dtype | None = None) ->
     tokenizer = load_tokenizer(folder, config.family, config.vocabulary)
     model, report = load_model(config, tensors, tokenizer.image_context, dtype)
     can_refuse = can_say_refused(model, tokenizer.seg, tokenizer.rej)
-    return Loaded(model, tokenizer, report, can_refuse, () if can_refuse else (SAME_ROWS,))
+    notes = () if can_refuse else (SAME_ROWS,)
+    return Loaded(model, tokenizer, dataclasses.replace(report, remarks=notes), can_refuse, notes)
 
 
 def load_model(

@@ -163,7 +163,7 @@ class MllmSegModel(nn.Module):
         counts, wanted = places.sum(1).tolist(), self.config.image_tokens
         if any(count != wanted for count in counts) or bool(places[:, 0].any()):
             raise BadInput(
-                f"every prompt must hold one image of {wanted} <IMG_CONTEXT> tokens after some other token; got {counts}"
+                f"every prompt must hold one image of {wanted} <IMG_CONTEXT> tokens after another token; got {counts}"
             )
         return places
 
