@@ -62,18 +62,21 @@ class TokenPromptedSegmenter(Segmenter):
     """``encode`` and ``segment`` for a CLIP tower, a SAM and prompts of its width; a recipe adds ``ground``."""
 
     def __init__(self, clip: ClipPatches, sam: TokenPromptedSam, device: torch.device, dtype: torch.dtype):
+        """clip and sam: on the device already. dtype: number format of the computation, see :meth:`precision`."""
         self.clip = clip
         self.sam = sam
         self.torch_device = device
         self.device = str(device)
         self.dtype = dtype
+        self.sam_dtype = torch.float32 if dtype == torch.float16 else dtype  # SAM's neck overflows in float16
 
     @contextmanager
-    def precision(self) -> Iterator[None]:
-        """Inference in the segmenter's number format. Weights in that format are used as they are; float32 weights
-        run under autocast where another format was asked for."""
-        autocast = self.dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self.torch_device.type, dtype=self.dtype, enabled=autocast):
+    def precision(self, dtype: torch.dtype | None = None) -> Iterator[None]:
+        """Inference in ``dtype`` (None: the segmenter's own). Weights in that format are used as they are; float32
+        weights run under autocast where another format was asked for."""
+        dtype = dtype or self.dtype
+        autocast = dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self.torch_device.type, dtype=dtype, enabled=autocast):
             yield
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
@@ -92,8 +95,7 @@ class TokenPromptedSegmenter(Segmenter):
     def segment(self, encoded: EncodedFrame, tokens: Sequence[PromptToken]) -> list[TargetMask]:
         if not tokens:
             return []
-        with self.precision():
-            low_res = self.decode(encoded, torch.stack([token.prompt for token in tokens]))  # (n, 4h, 4w)
+        low_res = self.decode(encoded, torch.stack([token.prompt for token in tokens]))  # (n, 4h, 4w)
         return [
             TargetMask(mask, score, token, confidence)
             for (mask, confidence, score), token in zip(self.masks(encoded.frame, low_res), tokens, strict=True)
@@ -101,7 +103,8 @@ class TokenPromptedSegmenter(Segmenter):
 
     def decode(self, encoded: EncodedFrame, prompts: torch.Tensor) -> torch.Tensor:
         """Low-resolution logits ``(n, 4h, 4w)`` on a frame for prompts ``(n, k, C)``."""
-        return self.sam.decode(encoded.features.sam(), prompts[None])[0][0]
+        with self.precision(self.sam_dtype):
+            return self.sam.decode(encoded.features.sam(), prompts[None])[0][0]
 
     def masks(self, frame: Frame, low_res: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
         """(mask bool, confidence uint8, evidence) of each low-resolution mask, at the frame's size."""
@@ -118,7 +121,7 @@ class TokenPromptedSegmenter(Segmenter):
 
     def _sam(self, frame: Frame) -> torch.Tensor:
         pixels = sam_pixels(frame.image, self.sam.sizes.image_size)[0]
-        with self.precision():
+        with self.precision(self.sam_dtype):
             return self.sam.encode(pixels[None].to(self.torch_device, self._weights(self.sam)))  # (1, C, h, w)
 
     @staticmethod
