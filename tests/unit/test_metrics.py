@@ -75,11 +75,13 @@ def test_masks_at_the_limits(predicted, truth, j, f):
     assert (scores.j, scores.f) == (pytest.approx(j), f)
 
 
-def test_a_boundary_within_the_tolerance_is_right():
-    # The tolerance is ceil(0.008 * hypot(120, 160)) = 2 pixels.
-    truth = block(20, 20, 60, 60, (120, 160))
-    assert boundary_measure(block(22, 20, 62, 60, (120, 160)), truth) == 1
-    assert 0.5 < boundary_measure(block(23, 20, 63, 60, (120, 160)), truth) < 1
+@pytest.mark.parametrize(("size", "tolerance"), [((120, 160), 2), ((300, 400), 4), ((480, 854), 8)])
+def test_a_boundary_within_the_tolerance_is_right(size, tolerance):
+    """The tolerance is ceil(0.008 * diagonal)."""
+    truth = block(20, 20, 60, 60, size)
+    within, beyond = (block(20 + t, 20, 60 + t, 60, size) for t in (tolerance, tolerance + 1))
+    assert boundary_measure(within, truth) == 1
+    assert 0.5 < boundary_measure(beyond, truth) < 1
 
 
 def test_images_of_0_and_255_are_binarised():

@@ -47,5 +47,5 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path.name} is missing from the checkpoint {path.parent}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:  # the last: nested without end
         raise BadInput(f"{path} is not valid JSON: {error}") from error

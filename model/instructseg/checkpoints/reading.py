@@ -7,6 +7,7 @@ Both kinds are mapped into memory, so a file of tens of gigabytes costs what is 
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,12 +69,11 @@ def open_tensors(path: Path) -> TensorFiles:
     """
     if path.is_file():
         return TensorFiles(path, {path: None})
-    for name in INDEX_NAMES:
-        if (path / name).is_file():
-            return TensorFiles(path, _sharded(path / name))
-    for name in SINGLE_NAMES:
-        if (path / name).is_file():
-            return TensorFiles(path / name, {path / name: None})
+    for index, single in zip(INDEX_NAMES, SINGLE_NAMES, strict=True):  # the safer format first
+        if (path / index).is_file():
+            return TensorFiles(path, _sharded(path / index))
+        if (path / single).is_file():
+            return TensorFiles(path / single, {path / single: None})
     loose = sorted(p for p in path.glob("*") if p.suffix in (".safetensors", *PICKLES)) if path.is_dir() else []
     if len(loose) == 1:
         return TensorFiles(loose[0], {loose[0]: None})
@@ -148,16 +148,32 @@ def _flat(content: Any, path: Path) -> dict[str, torch.Tensor]:
 def _open(path: Path) -> _File:
     if not path.is_file():
         raise BadInput(f"{path.name} is missing from the checkpoint {path.parent}")
+    _refuse_other_files(path)
     try:
         return _Safetensors(path) if path.suffix == ".safetensors" else _Pickle(path)
     except BadInput:
         raise
     except pickle.UnpicklingError as error:
+        # torch's own text advises to load the file without the safeguard; only what it stumbled over is passed on.
+        name = re.search(r"GLOBAL (\S+)", str(error))
         raise BadInput(
-            f"{path} holds more than tensors and was not loaded, because unpickling it could run code "
-            f"({str(error).splitlines()[0]}); use a .safetensors version of it"
+            f"{path} holds more than tensors{f', namely {name[1]},' if name else ''} and was not loaded, because "
+            "unpickling it could run code; use a .safetensors version of it"
         ) from error
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged bytes end in IndexError, struct.error, AssertionError and others
         kind = "safetensors" if path.suffix == ".safetensors" else "PyTorch"
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is not a readable {kind} file ({detail}); was it fetched completely?") from error
+
+
+def _refuse_other_files(path: Path) -> None:
+    """What often lies in a weight file's place: a pointer to it, or the web page that a failed download left."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    if start.startswith(b"version https://git-lfs"):
+        raise BadInput(f"{path} is a Git LFS pointer and not the weights themselves; fetch them with 'git lfs pull'")
+    if path.suffix in PICKLES and start and not start.startswith((b"PK", b"\x80")):
+        raise BadInput(f"{path} is no PyTorch file (it begins with {start[:16]!r}); was it fetched completely?")

@@ -78,16 +78,19 @@ def merge_lora(tensors: Tensors, alpha: float) -> MergedLora:
     names: dict[str, str] = {}
     for old in tensors.shapes:
         if match := _LORA.fullmatch(old):
-            halves.setdefault(match["layer"], {})[match["half"]] = old
+            table, new = halves.setdefault(match["layer"], {}), match["half"]
         else:
-            names[old.replace(_BASE, ".")] = old
+            table, new = names, old.replace(_BASE, ".")
+        if new in table:
+            raise BadInput(f"LoRA cannot be merged: {old!r} and {table[new]!r} are the same weight under two names")
+        table[new] = old
     updates = {}
     for layer, pair in halves.items():
         target = f"{layer}.weight"
         if set(pair) != {"A", "B"} or target not in names:
             raise BadInput(f"LoRA of {layer!r} is incomplete: it needs lora_A, lora_B and {target!r} or its base_layer")
         down, up, weight = tensors.shapes[pair["A"]], tensors.shapes[pair["B"]], tensors.shapes[names[target]]
-        if (len(down), len(up)) != (2, 2) or down[0] != up[1] or weight != (up[0], down[1]):
+        if (len(down), len(up)) != (2, 2) or not 0 < down[0] == up[1] or weight != (up[0], down[1]):
             raise BadInput(f"LoRA of {layer!r} does not fit: A {down}, B {up}, weight {weight}")
         updates[target] = (pair["A"], pair["B"])
     return MergedLora(tensors, names, updates, alpha)
