@@ -142,7 +142,7 @@ def _language(language: Mapping[str, Any], family: str, vocabulary: int | None, 
         "hidden_act": language.get("hidden_act", "silu"),
         "rms_norm_eps": language.get("rms_norm_eps", 1e-5 if family == "internlm2" else 1e-6),
         "max_position_embeddings": language.get("max_position_embeddings", 32768),
-        "rope_parameters": _rope(language, source),
+        "rope_parameters": rope_parameters(language, source),
         "tie_word_embeddings": False,
         **{name: language.get(name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")},
     }
@@ -155,7 +155,7 @@ def _language(language: Mapping[str, Any], family: str, vocabulary: int | None, 
     return fields
 
 
-def _rope(language: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def rope_parameters(language: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """Rotary embedding; the dynamic kind acts beyond ``max_position_embeddings`` only, far longer than a prompt."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(language.get("rope_theta", 1e6))}
     scaling = language.get("rope_scaling")

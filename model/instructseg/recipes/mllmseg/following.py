@@ -57,7 +57,7 @@ class FollowingSegmenter(MllmSegSegmenter):
     ) -> TargetMask:
         now = encoded.frame.stamp_ns
         if step is None:  # read on this frame: seen, or nothing to follow it by
-            own = target_mask(view, encoded.frame, None)
+            own = target_mask(view, encoded.frame.size, None)
             memory = self._remembered(encoded, token.memory, own)
             return dataclasses.replace(own, token=FollowedToken(token.slot, memory, now))
         mask, memory = step
@@ -75,7 +75,7 @@ class FollowingSegmenter(MllmSegSegmenter):
         return self.tracker.refresh(features, memory, own.mask)
 
     def _token(self, key: EncodedFrame, token: SlotToken, view: Seen) -> FollowedToken:
-        memory = self._remembered(key, None, target_mask(view, key.frame, token))
+        memory = self._remembered(key, None, target_mask(view, key.frame.size, token))
         return FollowedToken(token, memory, key.frame.stamp_ns)
 
     def _features(self, frame: Frame) -> Features:

@@ -99,7 +99,7 @@ class MllmSegSegmenter(Segmenter):
 
     def segment(self, encoded: EncodedFrame, tokens: Sequence[SlotToken]) -> list[TargetMask]:
         return [
-            target_mask(view, encoded.frame, token)
+            target_mask(view, encoded.frame.size, token)
             for token, view in zip(tokens, self.look(encoded, tokens), strict=True)
         ]
 
@@ -148,11 +148,10 @@ class MllmSegSegmenter(Segmenter):
         return self.model.read_image(pixels, self.reader.prefix)
 
 
-def target_mask(view: Seen, frame: Frame, token: Any) -> TargetMask:
-    """Probabilities enlarged to the frame's size and cut at one half, as published."""
-    wide = functional.interpolate(view.probabilities[None, None], frame.size, mode="bilinear", align_corners=False)[
-        0, 0
-    ]
+def target_mask(view: Seen, size: tuple[int, int], token: Any) -> TargetMask:
+    """Probabilities enlarged to the frame's ``size`` (height, width) and cut at one half, as published."""
+    small = view.probabilities[None, None]
+    wide = functional.interpolate(small, size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
     confidence = (wide * 255).round().to(torch.uint8).cpu().numpy()
     return TargetMask((wide >= 0.5).cpu().numpy(), view.score, token, confidence)
 
