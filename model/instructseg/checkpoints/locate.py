@@ -18,10 +18,16 @@ def resolve_checkpoint(checkpoint: str | Path, allow_file: bool = False) -> Path
 
     A hub id (``owner/name``) is downloaded, because the user asked for it by name. Raises BadInput.
     """
-    path = Path(checkpoint).expanduser()
-    if path.is_dir() or (allow_file and path.is_file()):
+    if not str(checkpoint).strip():
+        raise BadInput("the checkpoint's name is empty; give a folder, or a hub id of the form owner/name")
+    try:
+        path = Path(checkpoint).expanduser()
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a null character
+        raise BadInput(f"checkpoint {str(checkpoint)[:200]!r} cannot be looked up: {error}") from error
+    if is_folder or (allow_file and is_file):
         return path
-    if path.exists():
+    if exists:
         raise BadInput(
             f"checkpoint {str(checkpoint)!r} is a file; give the folder that holds config.json and the weights"
         )
