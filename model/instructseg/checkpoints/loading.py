@@ -34,7 +34,8 @@ def load_parts(
     The module may have been built under :func:`empty_weights`. dtype: of floating-point parameters; None keeps the
     checkpoint's. Tensors are assigned, not copied: peak memory is the model once, not twice.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     source = getattr(tensors, "source", None) or "the checkpoint"
     accounted = account(tensors.shapes, shapes, parts, ignored)
     accounted.check(source)
@@ -45,6 +46,7 @@ def load_parts(
             tensor = tensors[key]
             read[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
         assigned[name] = read[key]
+    _refuse_quantised(assigned, state, source)
     _refuse_not_finite(assigned, source)
     module.load_state_dict(assigned, strict=True, assign=True)
     return LoadReport(
@@ -67,6 +69,16 @@ def load_strictly(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], 
     accounted.check(source)
     module.load_state_dict(dict(tensors))
     return LoadReport(tuple(accounted.sources), (), ())
+
+
+def _refuse_quantised(tensors: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: object) -> None:
+    """Weights of 8 bits and less need their scales and other layers than the model has."""
+    for name, tensor in tensors.items():
+        if state[name].is_floating_point() and not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
+            raise BadInput(
+                f"{source}: {name} is {tensor.dtype} where the model has a floating-point weight; quantised "
+                "checkpoints cannot be loaded, use one in float32, float16 or bfloat16"
+            )
 
 
 def _refuse_not_finite(tensors: Mapping[str, torch.Tensor], source: object) -> None:
