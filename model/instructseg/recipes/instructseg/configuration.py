@@ -36,8 +36,8 @@ class InstructSegOptions:
             "memory tracker carries the masks between them (ours)"
         },
     )
-    tracker: str = dataclasses.field(
-        default="", metadata={"help": "folder, file or hub id of the memory tracker's weights, for masks=tracker"}
+    tracker_checkpoint: str = dataclasses.field(
+        default="", metadata={"help": "folder, file or hub id of SAM 2 weights, for masks=tracker"}
     )
     threshold: float = dataclasses.field(
         default=0.5,
@@ -66,17 +66,16 @@ class InstructSegOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.masks == "tracker" and not self.tracker:
-            raise BadInput("instructseg option masks=tracker needs the option tracker=<weights of the memory tracker>")
-        if self.tracker and self.masks != "tracker":
+        if (self.masks == "tracker") != bool(self.tracker_checkpoint):
             raise BadInput(
-                "instructseg option tracker=... is used with masks=tracker only; set it or leave tracker out"
+                "options masks=tracker and tracker_checkpoint=<folder, file or hub id of SAM 2 weights> of recipe "
+                f"instructseg go together; got masks={self.masks} and tracker_checkpoint={self.tracker_checkpoint!r}"
             )
         if self.references == "published" and self.masks != "tracker":
             raise BadInput(
-                "instructseg option references=published answers about the frame two references before the newest, and "
-                "masks=every_frame has nothing that carries the answer to the present: set masks=tracker, or "
-                "references=causal (recorded videos: InstructSegSegmenter.segment_video)"
+                "option references=published of recipe instructseg answers about the frame two references before the "
+                "newest, and masks=every_frame has nothing that carries the answer to the present: set masks=tracker "
+                "or references=causal (for recorded videos there is InstructSegSegmenter.segment_video)"
             )
 
 
