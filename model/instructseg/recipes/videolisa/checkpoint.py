@@ -74,7 +74,8 @@ def load_weights(folder: Path, options: VideoLISAOptions, dtype: torch.dtype | N
     with empty_weights():
         model = VideoLISA(config, sizes)
         tower = ClipPatches(clip, config.mm_vision_select_layer)
-    report = load_parts(model, tensors, PARTS, IGNORED, dtype) + load_clip(tower, clip_folder, dtype)
+    report = load_parts(model, tensors, PARTS, IGNORED) + load_clip(tower, clip_folder)
+    _cast(model, tower, dtype)
     return Loaded(model.eval().requires_grad_(False), tower.eval().requires_grad_(False), report)
 
 
@@ -88,6 +89,15 @@ def load_checkpoint(
     tokens = load_tokens(folder)
     notes = check_vocabulary(tokens, config.vocab_size, folder)
     return load_weights(folder, options, dtype), tokens, notes
+
+
+def _cast(model: VideoLISA, tower: ClipPatches, dtype: torch.dtype | None) -> None:
+    """Parameters in ``dtype``. Rotary frequencies, a buffer, stay in float32, and so does SAM where float16 is asked
+    for, in which its neck overflows."""
+    for name, part in (*model.named_children(), ("tower", tower)):
+        wanted = torch.float32 if name == "sam" and dtype == torch.float16 else dtype
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(wanted or parameter.dtype)
 
 
 def _check_widths(config: VideoLISAConfig, prompt: int, features: int, folder: Path, clip_folder: Path) -> None:
