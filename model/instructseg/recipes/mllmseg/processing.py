@@ -7,6 +7,7 @@ the instruction, and ``segment`` reads the instruction again on each frame, all 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ class MllmSegSegmenter(Segmenter):
         return seen
 
     def _judge(self, spoken: float, evidence: float, probabilities: torch.Tensor) -> Seen:
+        if not math.isfinite(spoken + evidence):  # half floats overflowed: nothing was seen
+            spoken, evidence = 1.0, 0.0
         refusal = {"token": spoken, "evidence": 1.0 - evidence, "both": max(spoken, 1.0 - evidence)}[self.rule]
         return Seen(refusal, evidence, refusal > 0.5, probabilities)
 
