@@ -121,10 +121,11 @@ def load_tokens(folder: Path) -> Phi3Tokens:
             "checkpoint (tokenizer.model, tokenizer_config.json, added_tokens.json) there"
         )
     config = _json_object(folder / "tokenizer_config.json")
+    table = _json_object(folder / "added_tokens.json")
     decoder = config.get("added_tokens_decoder") or {}
     try:
         added = {entry["content"]: int(index) for index, entry in decoder.items()}
-        added |= {str(text): int(index) for text, index in _json_object(folder / "added_tokens.json").items()}
+        added |= {str(text): int(index) for text, index in table.items()}
         flags = TokenizerFlags(
             legacy=config.get("legacy") is not False,  # absent or null means the older behaviour
             add_bos=bool(config.get("add_bos_token", True)),
