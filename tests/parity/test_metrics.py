@@ -264,9 +264,3 @@ def test_mask_losses_of_visa(case: Path) -> None:
 def test_text_loss_of_mllmseg(case: Path) -> None:
     tensors = load_case(case)
     close(text_loss(tensors["out.llm.logits"], tensors["in.labels"]), tensors["out.ce_loss"], FLOAT32)
-
-
-@pytest.mark.golden("instructseg", r"out\.logits", r"mid\.expanded_labels", r"out\.loss_llm")
-def test_text_loss_of_instructseg(case: Path) -> None:
-    tensors = load_case(case)
-    close(text_loss(tensors["out.logits"], tensors["mid.expanded_labels"]), tensors["out.loss_llm"], FLOAT32)
