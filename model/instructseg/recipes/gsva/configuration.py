@@ -35,7 +35,9 @@ class GsvaOptions:
     prompt: Literal["auto", "phrase", "sentence"] = _option(
         "auto", "ask for a named thing or reason about a sentence; auto tells a question from a name"
     )
-    reject_threshold: float = _option(0.5, "a target with this rejection score or more is refused", low=0, high=1)
+    reject_threshold: float = _option(
+        0.5, "GSVA: [REJ] is chosen at a forced slot from this probability on", low=0, high=1
+    )
     rejection: Rule = dataclasses.field(
         default="mask", metadata={"help": "LISA only: what its rejection score (ours) is made of; it has no [REJ]"}
     )

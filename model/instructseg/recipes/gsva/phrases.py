@@ -14,7 +14,7 @@ _REQUEST = re.compile(
     r"\s+(?:me\s+)?",
     re.IGNORECASE,
 )
-_COURTESY = re.compile(r"(?:,?\s+please)?(?:\s+in (?:this|the) (?:image|picture|scene|view))?\s*[?.!]*$", re.IGNORECASE)
+_COURTESY = re.compile(r"(?:,?\s+please|\s+in (?:this|the) (?:image|picture|scene|view))*\s*[?.!]*$", re.IGNORECASE)
 _BOTH = re.compile(r"^both\s+(?=.*\band\b)", re.IGNORECASE)
 _DETERMINER = re.compile(
     r"^(?:the|a|an|all|every|each|any|both|some|my|your|his|her|its|our|their|this|that|these|those|"
@@ -49,7 +49,7 @@ def without_request(text: str) -> str:
 def is_sentence(text: str) -> bool:
     """True where the text is a question or a statement to reason about rather than the name of a thing."""
     named = without_request(text)
-    return bool(_SENTENCE.match(named)) or named.endswith("?") or re.search(r"[.!?]\s+\S", named) is not None
+    return bool(_SENTENCE.match(named)) or re.search(r"[.!?]\s+\S", named) is not None
 
 
 def split_targets(text: str) -> list[str]:
