@@ -3,6 +3,10 @@
 InstructSeg (arXiv 2412.14006), sec. 3.3. The mean of the instruction's states (coarse) and the states of its words
 (fine) read the image's last feature map; what the mean has become is joined with the mean as it was. Masks are scored
 by their agreement with the result.
+
+In the published layers words read the image and the mean, but nothing reads words, and only what the mean has become
+is kept: the words count through their mean alone. So :meth:`TextFusion.forward` leaves their latents out, which
+changes nothing; :meth:`TextFusion.latents` gives them, for whoever wants to look at the layers as published.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class TextFusion(nn.Module):
         self.words = nn.Linear(hidden, width)
         self.whole = nn.Linear(hidden, width)
         self.pixels = nn.Conv2d(pixels, width, 1)
-        # Only the first latent, the mean, is a key besides the pixels: words read the image and the whole, never words.
+        # Only the first latent, the mean, is a key besides the pixels.
         self.perceiver = Perceiver(width, depth, heads, head_width, own_keys=1)
         self.out = nn.Linear(2 * width, out)
 
@@ -39,12 +43,12 @@ class TextFusion(nn.Module):
 
         One instruction at a time, because each has its own number of words.
         """
-        mean, latents = self.latents(states)
-        fused = self.perceiver(self.context(feature_map), latents)[..., :1, :]  # (1, 1, width)
+        mean = states.mean(0, keepdim=True)
+        fused = self.perceiver(self.context(feature_map), self.words(mean)[None])  # (1, 1, width)
         return self.join(mean, fused[0])
 
     def latents(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The words' mean ``(1, hidden)``, and [mean ; words] in the fusion's width ``(1, 1 + W, width)``."""
+        """The words' mean ``(1, hidden)``, and all published latents, [mean ; words]: ``(1, 1 + W, width)``."""
         mean = states.mean(0, keepdim=True)
         return mean, self.words(torch.cat([mean, states]))[None]
 
