@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 from transformers.models.sam2_video.configuration_sam2_video import (
     Sam2VideoMaskDecoderConfig,
@@ -105,7 +106,7 @@ def config_from_json(content: Mapping[str, Any]) -> Sam2VideoConfig:
         }
         config = Sam2VideoConfig.from_dict({**content, **inner})
         return with_image_size(config, config.image_size)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"config.json does not describe a SAM 2 video model: {error}") from error
 
 
@@ -118,7 +119,7 @@ def size_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Sam2Size, str]:
             return size, "2.1" if "no_obj_embed_spatial" in shapes else "2.0"
     known = ", ".join(f"{s.name} ({s.channels} channels, {sum(s.blocks)} blocks)" for s in SIZES.values())
     raise BadInput(
-        f"the image encoder has {projection[0]} channels and {len(blocks)} blocks, which is no published size of SAM 2: "
+        f"the image encoder has {projection[0]} channels and {len(blocks)} blocks, no published size of SAM 2: "
         f"{known}; put a config.json of transformers' Sam2VideoModel beside the weights"
     )
 
