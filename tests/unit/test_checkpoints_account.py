@@ -109,7 +109,8 @@ def test_weights_go_into_a_module_without_storage(tmp_path, dtype):
         module = nn.Linear(4, 3)
         module.register_buffer("steps", torch.tensor(0))
     assert module.weight.is_meta and not module.steps.is_meta
-    load_parts(module, files(tmp_path, given), WHOLE, dtype=dtype)
+    report = load_parts(module, files(tmp_path, given), WHOLE, dtype=dtype)
+    assert set(report.loaded) == set(given) and not report.converted
     assert module.weight.dtype == (dtype or torch.float32)
     assert torch.equal(module.weight, given["weight"].to(module.weight.dtype))
     assert (module.steps.item(), module.steps.dtype) == (3, torch.int64)  # whole numbers keep their type
