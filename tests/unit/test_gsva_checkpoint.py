@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from unit.tiny_gsva import (
     LORA_RANK,
     published_shapes,
@@ -17,7 +18,7 @@ from unit.tiny_gsva import (
     tiny_options,
 )
 
-from instructseg.checkpoints import account, merge_lora
+from instructseg.checkpoints import account, merge_lora, open_tensors, strip_prefix
 from instructseg.core import BadInput
 from instructseg.options import parse_options
 from instructseg.recipes.gsva.checkpoint import IGNORED, PEFT_PREFIX, load_checkpoint, parts_of
@@ -119,6 +120,19 @@ def test_file_folder_and_newer_names_of_lora_are_the_same_checkpoint(gsva: Path)
     assert sum("base_layer" in name for name in newer) == 4
     assert by_file.keys() == by_folder.keys()
     assert all(torch.equal(by_file[name], by_folder[name]) for name in by_file)
+
+
+def test_a_merged_file_without_peft_names_is_still_gsva(gsva: Path) -> None:
+    """As others have converted it: LoRA merged, prefix gone, the base's config.json beside it."""
+    published = load_checkpoint(gsva, options(gsva)).model.state_dict()
+    (file,) = gsva.glob("*.bin")
+    merged = strip_prefix(merge_lora(open_tensors(file), 16.0), PEFT_PREFIX)
+    tensors = {name: merged[name].clone() for name in merged}
+    file.unlink()
+    save_file(tensors, gsva / "model.safetensors")
+    loaded = load_checkpoint(gsva, options(gsva))
+    assert loaded.layout == "gsva" and loaded.report.merged == ()
+    assert all(torch.equal(tensor, published[name]) for name, tensor in loaded.model.state_dict().items())
 
 
 def test_unmerged_lora_gives_the_same_states_and_can_train(gsva: Path) -> None:
@@ -249,6 +263,7 @@ def test_the_base_of_another_size_is_refused(gsva: Path) -> None:
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"hidden_act": 7}, "does not describe a Llama model"),
+        ({"mm_vision_select_layer": "last"}, "mm_vision_select_layer must be a whole number"),
     ],
 )
 def test_a_base_configuration_that_cannot_be_used(gsva: Path, change: dict, message: str) -> None:
@@ -256,6 +271,13 @@ def test_a_base_configuration_that_cannot_be_used(gsva: Path, change: dict, mess
     (gsva / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
     with pytest.raises(BadInput, match=message):
         load_checkpoint(gsva, options(gsva))
+
+
+@pytest.mark.parametrize("index", [-1, "x", None])
+def test_added_tokens_need_ids(lisa: Path, index: object) -> None:
+    (lisa / "added_tokens.json").write_text(json.dumps({"[SEG]": index}))
+    with pytest.raises(BadInput, match=r"added_tokens\.json: the id of an added token"):
+        load_checkpoint(lisa, options(lisa))
 
 
 def test_clip_that_is_nowhere_is_asked_for(lisa: Path) -> None:

@@ -33,13 +33,19 @@ from ...modules.sam import SamSizes, sam_part
 from .configuration import GsvaConfig, GsvaOptions, Layout, llama_config
 from .lora import LORA_RENAMES, add_lora, lora_rank
 from .modeling import GsvaModel
+from .prompts import REJ
 from .vocabulary import Vocabulary, added_tokens, open_vocabulary
 
 log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]
 
 PEFT_PREFIX = "base_model.model."
-ARCHITECTURES = ("LISAForCausalLM", "GSVAForCausalLM")
+# Whose keys they are where peft's prefix does not say it; a GSVA that was merged keeps its base's config.json.
+ARCHITECTURES: dict[str, Layout] = {
+    "LISAForCausalLM": "lisa",
+    "GSVAForCausalLM": "gsva",
+    "LlavaLlamaForCausalLM": "gsva",
+}
 IGNORED = (
     Ignored(r".*rotary_emb\.inv_freq", "rotary frequencies, computed anew"),
     Ignored(r".*vision_model\.embeddings\.position_ids", "position numbers, computed anew"),
@@ -95,8 +101,8 @@ def load_checkpoint(
     prefix = PEFT_PREFIX if any(key.startswith(PEFT_PREFIX) for key in shapes) else ""
     _check_parts(shapes, prefix, tensors.source)
     base = _base_folder(folder, options, prefix)
-    values = _read_config(base, prefix)
-    layout = _layout(prefix, base)
+    values = _read_config(base)
+    layout = _layout(prefix, values, base)
     clip_inside = any(key.startswith(prefix + "model.vision_tower.") for key in shapes)
     clip_folder = None
     if not clip_inside:
@@ -132,7 +138,7 @@ def read_config(
 
     Raises BadInput where that file and the tensors contradict each other.
     """
-    rows, hidden = shapes[prefix + "model.embed_tokens.weight"]
+    rows, hidden = _matrix(shapes, prefix + "model.embed_tokens.weight")
     layers = len([k for k in shapes if k.startswith(prefix + "model.layers.") and k.endswith("input_layernorm.weight")])
     llama = llama_config(values, rows, source)
     if (llama.hidden_size, llama.num_hidden_layers) != (hidden, layers):
@@ -143,11 +149,18 @@ def read_config(
     sam_prefix = prefix + "model.visual_model."
     sam_shapes = {key.removeprefix(sam_prefix): s for key, s in shapes.items() if key.startswith(sam_prefix)}
     projector = "linear" if prefix + "model.mm_projector.weight" in shapes else "mlp2x_gelu"
-    out = shapes.get(prefix + "model.text_hidden_fcs.0.2.weight")
-    if out is None:
-        raise BadInput("the checkpoint holds no text_hidden_fcs: it is not one of GSVA or LISA")
-    select = int(values.get("mm_vision_select_layer", -2))
-    return GsvaConfig(llama, clip, SamSizes.from_shapes(sam_shapes, decoder_heads), out[0], select, projector)
+    prompt_width, _ = _matrix(shapes, prefix + "model.text_hidden_fcs.0.2.weight")
+    select = values.get("mm_vision_select_layer", -2)
+    if not isinstance(select, int):
+        raise BadInput(f"{source}: mm_vision_select_layer must be a whole number; got {select!r}")
+    return GsvaConfig(llama, clip, SamSizes.from_shapes(sam_shapes, decoder_heads), prompt_width, select, projector)
+
+
+def _matrix(shapes: Shapes, key: str) -> tuple[int, int]:
+    shape = shapes.get(key, ())
+    if len(shape) != 2:
+        raise BadInput(f"the checkpoint's {key} must be a matrix; its shape is {tuple(shape) or 'missing'}")
+    return shape[0], shape[1]
 
 
 def _check_parts(shapes: Shapes, prefix: str, source: Path) -> None:
@@ -183,22 +196,26 @@ def _base_folder(folder: Path, options: GsvaOptions, prefix: str) -> Path:
     return folder
 
 
-def _read_config(base: Path, prefix: str) -> Mapping[str, Any]:
+def _read_config(base: Path) -> Mapping[str, Any]:
     values = read_json(base / "config.json")
     if not isinstance(values, dict):
         raise BadInput(f"{base / 'config.json'} must hold a JSON table")
-    named = values.get("architectures") or []
-    if not prefix and not set(named) & set(ARCHITECTURES):
-        raise BadInput(
-            f"{base / 'config.json'} is of {', '.join(map(str, named)) or 'no named architecture'}, not of "
-            f"{' or '.join(ARCHITECTURES)}: load it with the recipe of its own system"
-        )
     return values
 
 
-def _layout(prefix: str, base: Path) -> Layout:
-    """Whose checkpoint it is: GSVA's keys are peft's, and its tokenizer knows ``[REJ]``."""
-    return "gsva" if prefix or "[REJ]" in added_tokens(base) else "lisa"
+def _layout(prefix: str, values: Mapping[str, Any], base: Path) -> Layout:
+    """Whose checkpoint it is: GSVA's keys are peft's, a tokenizer with ``[REJ]`` is GSVA's, else the architecture
+    decides. Raises BadInput for one of another system."""
+    if prefix or REJ in added_tokens(base):
+        return "gsva"
+    named = [str(name) for name in values.get("architectures") or []]
+    layout = next((ARCHITECTURES[name] for name in named if name in ARCHITECTURES), None)
+    if layout is None:
+        raise BadInput(
+            f"{base / 'config.json'} is of {', '.join(named) or 'no named architecture'}, not of "
+            f"{' or '.join(ARCHITECTURES)}: load it with the recipe of its own system"
+        )
+    return layout
 
 
 def _notes(

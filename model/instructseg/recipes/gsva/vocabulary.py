@@ -45,10 +45,10 @@ def added_tokens(folder: Path) -> dict[str, int]:
     if (folder / "tokenizer_config.json").is_file():
         config = folder / "tokenizer_config.json"
         decoder = _table(read_json(config).get("added_tokens_decoder", {}), config)
-        added |= {_content(token, config): int(index) for index, token in decoder.items()}
+        added |= {_content(token, config): _index(index, config) for index, token in decoder.items()}
     if (folder / "added_tokens.json").is_file():
-        table = _table(read_json(folder / "added_tokens.json"), folder / "added_tokens.json")
-        added |= {str(text): int(index) for text, index in table.items()}
+        file = folder / "added_tokens.json"
+        added |= {text: _index(index, file) for text, index in _table(read_json(file), file).items()}
     return added
 
 
@@ -90,3 +90,13 @@ def _content(token: object, source: Path) -> str:
     if not isinstance(token, dict) or not isinstance(token.get("content"), str):
         raise BadInput(f"{source} has an added token without 'content': {token!r}")
     return token["content"]
+
+
+def _index(value: object, source: Path) -> int:
+    try:
+        index = int(value)  # a text in one of the files, a number in the other
+    except (TypeError, ValueError):
+        index = -1
+    if index < 0:
+        raise BadInput(f"{source}: the id of an added token must be a whole number from 0; got {value!r}")
+    return index
