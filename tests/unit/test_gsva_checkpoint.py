@@ -105,7 +105,8 @@ def test_lora_is_merged_with_its_scale(gsva: Path) -> None:
     expected = tensors[f"{layer}.weight"] + 16 / LORA_RANK * up @ down
     torch.testing.assert_close(loaded.model.llm.model.layers[1].self_attn.v_proj.weight.data, expected)
     assert loaded.layout == "gsva" and len(loaded.report.merged) == 4
-    assert "rank 2 merged with scale 8" in " ".join(loaded.notes)
+    assert loaded.report.remarks == ("LoRA of rank 2 merged with scale 8",)
+    assert "rank 2 merged" in loaded.report.describe()
 
 
 def test_file_folder_and_newer_names_of_lora_are_the_same_checkpoint(gsva: Path) -> None:
@@ -143,7 +144,7 @@ def test_unmerged_lora_gives_the_same_states_and_can_train(gsva: Path) -> None:
         a = merged.llm.model(inputs_embeds=embeddings).last_hidden_state
         b = kept.model.llm.model(inputs_embeds=embeddings).last_hidden_state
     torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
-    assert kept.report.merged == () and "merged" not in " ".join(kept.notes)
+    assert kept.report.merged == kept.report.remarks == ()
 
 
 def test_base_folder_may_lie_elsewhere_and_old_buffers_are_ignored(gsva: Path, tmp_path_factory) -> None:

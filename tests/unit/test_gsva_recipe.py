@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from unit.tiny_gsva import tiny_checkpoint, tiny_lisa_checkpoint, tiny_options
 from unit.tiny_unified import noise_frame
 
 import instructseg
+from instructseg import cli
 from instructseg.core import BadInput, Clip, Grounding, Instruction
 from instructseg.recipes.gsva import processing
 from instructseg.recipes.gsva.decoding import (
@@ -252,6 +255,33 @@ def test_any_prompt_of_sams_width_is_a_token(load) -> None:
     encoded = segmenter.encode([noise_frame(48, 64)])[0]
     (mask,) = segmenter.segment(encoded, [PromptToken(torch.zeros(1, 16))])
     assert mask.mask.shape == (48, 64)
+
+
+# Commands
+
+
+@pytest.mark.parametrize("name", ["gsva", "lisa"])
+def test_segment_command(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    image = cv2.cvtColor(noise_frame(48, 80).image, cv2.COLOR_RGB2BGR)
+    assert cv2.imwrite(str(tmp_path / "in.png"), image)
+    given = [
+        f"--option={key}={value}" for key, value in (tiny_options(folders[name]) | {"reject_threshold": "1"}).items()
+    ]
+    model = ["--recipe", name, "--checkpoint", str(folders[name]), "--device", "cpu", *given]
+    assert cli.main(["segment", str(tmp_path / "in.png"), PAIR, "--out", str(tmp_path / "out"), *model]) == 0
+    report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    (frame,) = report["frames"]
+    assert len(frame["targets"]) == 2 and (tmp_path / "out" / frame["mask"]).is_file()
+
+
+def test_inspect_command(folders: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
+    given = [f"--option={key}={value}" for key, value in tiny_options(folders["gsva"]).items()]
+    assert (
+        cli.main(["inspect", "--recipe", "gsva", "--checkpoint", str(folders["gsva"]), "--device", "cpu", *given]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "4 with LoRA merged; 0 ignored, 0 missing, 0 unexpected" in said and "LoRA of rank 2" in said
+    assert "note: forced slots are this project's own decoding" in said
 
 
 # Bad input

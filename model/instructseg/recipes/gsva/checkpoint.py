@@ -127,8 +127,11 @@ def load_checkpoint(
         tower, model.vision = model.vision, nn.Identity()  # its weights come from files of their own
         report = load_parts(model, readable, parts, IGNORED, dtype) + load_clip(tower, clip_folder, dtype)
         model.vision = tower
+    if report.merged:
+        scale = f"LoRA of rank {rank} merged with scale {options.lora_alpha / rank:g}"
+        report = dataclasses.replace(report, remarks=(*report.remarks, scale))
     log.info("%s from %s: %s", layout, tensors.source, report)
-    return Loaded(model.eval(), vocabulary, layout, report, _notes(layout, with_lora, rank, report, options))
+    return Loaded(model.eval(), vocabulary, layout, report, _notes(layout, options))
 
 
 def read_config(
@@ -218,15 +221,9 @@ def _layout(prefix: str, values: Mapping[str, Any], base: Path) -> Layout:
     return layout
 
 
-def _notes(
-    layout: Layout, with_lora: bool, rank: int | None, report: LoadReport, options: GsvaOptions
-) -> tuple[str, ...]:
-    notes = []
-    if rank is not None and not with_lora:
-        scale = options.lora_alpha / rank
-        notes.append(f"LoRA of rank {rank} merged with scale {scale:g} into {len(report.merged)} weights")
+def _notes(layout: Layout, options: GsvaOptions) -> tuple[str, ...]:
     if layout == "lisa":
-        notes.append("LISA has no [REJ]: its rejection score is this project's own, not published")
-    elif options.decoding == "forced_slot":
-        notes.append("forced slots are this project's own decoding; published figures of GSVA are teacher-forced")
-    return tuple(notes)
+        return ("LISA has no [REJ]: its rejection score is this project's own, not published",)
+    if options.decoding == "forced_slot":
+        return ("forced slots are this project's own decoding; GSVA's published figures are teacher-forced",)
+    return ()
