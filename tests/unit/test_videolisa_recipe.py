@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -204,6 +205,18 @@ def test_options_that_change_the_question_change_the_token(
     other = load(checkpoint, **options)
     before, after = (prompts(s, clip_of(s, 4), TEXTS[0]) for s in (segmenter, other))
     assert (before - after).abs().max() > 1e-4
+
+
+def test_the_demos_colours_are_those_of_swapped_frames(checkpoint: Path, segmenter: VideoLISASegmenter) -> None:
+    demo = load(checkpoint, colours="bgr")
+    frame = noise_frame(48, 64)
+    swapped = dataclasses.replace(frame, image=frame.image[..., ::-1].copy())
+    ((as_demo,), (as_swapped,), (as_is,)) = demo.encode([frame]), segmenter.encode([swapped]), segmenter.encode([frame])
+    assert as_demo.frame is frame
+    for part in ("clip", "sam"):
+        found, wanted, plain = (getattr(e.features, part)() for e in (as_demo, as_swapped, as_is))
+        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+        assert (found - plain).abs().max() > 1e-3
 
 
 def test_rejection_rules(checkpoint: Path) -> None:

@@ -186,6 +186,9 @@ class VideoLISAOptions:
     stop_before_seg: bool = dataclasses.field(
         default=True, metadata={"help": "leave out [SEG] and what follows it: the same masks, less work"}
     )
+    colours: Literal["rgb", "bgr"] = dataclasses.field(
+        default="rgb", metadata={"help": "order of the channels the encoders see; bgr is a slip of the published demo"}
+    )
     rejection: Rule = dataclasses.field(
         default="mask",
         metadata={

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from ...core import BadInput, Clip, Grounding, Instruction, Sampling, Target
+from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Target
 from ...language import clean_instruction
 from ...modules.evidence import mask_evidence, rejection_score
 from ...options import parse_options
@@ -46,6 +47,12 @@ class VideoLISASegmenter(TokenPromptedSegmenter):
         self.notes = notes
         self.sampling = Sampling(options.sparse_frames, options.dense_frames, options.horizon_s)
         self._check_length(self._visual_tokens(options.dense_frames) + TEXT_POSITIONS)
+
+    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
+        if self.options.colours == "rgb":
+            return super().encode(frames)
+        swapped = [dataclasses.replace(frame, image=frame.image[..., ::-1].copy()) for frame in frames]
+        return [EncodedFrame(f, seen.features) for f, seen in zip(frames, super().encode(swapped), strict=True)]
 
     def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
         if not instructions:
