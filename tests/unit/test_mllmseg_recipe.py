@@ -132,6 +132,20 @@ def test_threads_read_a_frame_once(folders: dict[str, Path]) -> None:
     assert len(results) == 4
 
 
+def test_only_the_newest_readings_stay_in_memory(folders: dict[str, Path]) -> None:
+    """The engine buffers frames for seconds; what was computed on them goes earlier, and can be had again."""
+    segmenter = load(folders["internlm2"], images_kept="2")
+    _, groundings = ground(segmenter, TEXTS[0])
+    tokens = tokens_of(groundings)
+    buffered = segmenter.encode([frame(seed, seed) for seed in range(1, 5)])
+    masks = [segmenter.segment(encoded, tokens)[0] for encoded in buffered]
+    assert [encoded.features.image.known for encoded in buffered] == [False, False, True, True]
+    segmenter.segment(buffered[2], tokens)
+    again = segmenter.segment(buffered[0], tokens)[0]
+    assert [encoded.features.image.known for encoded in buffered] == [True, False, True, False]
+    assert np.array_equal(again.confidence, masks[0].confidence)
+
+
 def test_masks_answer_tokens_in_order_at_the_frames_size(folders: dict[str, Path]) -> None:
     segmenter = load(folders["internlm2"])
     _, groundings = ground(segmenter, *TEXTS)

@@ -44,6 +44,14 @@ class MllmSegOptions:
     tracker_checkpoint: str = dataclasses.field(
         default="", metadata={"help": "folder, file or hub id of the memory tracker's weights, with masks=tracker"}
     )
+    images_kept: int = dataclasses.field(
+        default=4,
+        metadata={
+            "help": "frames whose reading stays in memory; the 8B model's takes 45 MB each",
+            "low": 2,
+            "high": 64,
+        },
+    )
     max_targets: int = dataclasses.field(
         default=4,
         metadata={"help": "most expressions an instruction may name, separated by semicolons", "low": 1, "high": 16},

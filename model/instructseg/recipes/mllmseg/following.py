@@ -14,10 +14,10 @@ import torch
 
 from ...core import EncodedFrame, Frame, TargetMask
 from ...tracking.memory import MemoryTracker
-from ..token_prompted import Once
 from .checkpoint import Loaded
 from .configuration import MllmSegOptions
 from .processing import Features, MllmSegSegmenter, Seen, SlotToken, target_mask
+from .recent_images import RecentImages
 
 VISIBLE = 0.5  # score from which a mask of the recipe's own is worth remembering
 
@@ -35,6 +35,7 @@ class FollowingSegmenter(MllmSegSegmenter):
     def __init__(self, loaded: Loaded, device: torch.device, options: MllmSegOptions, tracker: MemoryTracker) -> None:
         super().__init__(loaded, device, options)
         self.tracker = tracker
+        self.views = RecentImages(options.images_kept)
         self.period_ns = round(options.mask_period_s * 1e9)
 
     def segment(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[TargetMask]:
@@ -79,7 +80,7 @@ class FollowingSegmenter(MllmSegSegmenter):
         return FollowedToken(token, memory, key.frame.stamp_ns)
 
     def _features(self, frame: Frame) -> Features:
-        return Features(super()._features(frame).image, Once(lambda: self.tracker.encode(frame.image)))
+        return Features(super()._features(frame).image, self.views.value(lambda: self.tracker.encode(frame.image)))
 
 
 def _visible(view: Seen | None) -> bool:

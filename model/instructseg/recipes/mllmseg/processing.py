@@ -20,12 +20,12 @@ from torch.nn import functional
 from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Segmenter, Target, TargetMask
 from ...modules.evidence import mask_evidence
 from ...options import parse_options
-from ..token_prompted import Once
 from .checkpoint import Loaded, load_checkpoint
 from .commands import Command, CommandReader
 from .configuration import MllmSegOptions
 from .inference import refusal_probability
 from .modeling import ImageMemory
+from .recent_images import RecentImages, Value
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -37,8 +37,8 @@ class Features:
     """image: :class:`ImageMemory` of a frame. tracked: the memory tracker's view of it, where there is a tracker. Both
     computed on demand."""
 
-    image: Once
-    tracked: Once | None = None
+    image: Value
+    tracked: Value | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ class MllmSegSegmenter(Segmenter):
         self.max_targets = options.max_targets
         self.rule = rejection_rule(options.rejection, loaded.can_refuse)
         self.rej = loaded.tokenizer.rej
+        self.images = RecentImages(options.images_kept)
         self.reader = CommandReader(
             loaded.tokenizer, loaded.model.config.image_tokens, options.prompt, options.max_targets
         )
@@ -143,7 +144,7 @@ class MllmSegSegmenter(Segmenter):
         return token
 
     def _features(self, frame: Frame) -> Features:
-        return Features(Once(lambda: self._read_image(frame)))
+        return Features(self.images.value(lambda: self._read_image(frame)))
 
     @torch.inference_mode()
     def _read_image(self, frame: Frame) -> ImageMemory:
