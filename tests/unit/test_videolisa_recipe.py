@@ -232,7 +232,7 @@ def test_rejection_rules(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"templat": "chat"}, "has no option 'templat'; it has clip, dense"),
+        ({"templat": "chat"}, "has no option 'templat'; it has clip, colours"),
         ({"template": "free"}, "template must be one of auto, chat, mevis.*got 'free'"),
         ({"sparse_frames": "65"}, r"sparse_frames must be a whole number in 1\.\.64; got '65'"),
         ({"dense_frames": "0"}, "dense_frames must be"),
