@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import Sam2VideoModel
 from unit.tiny_sam2 import (
     original_checkpoint,
@@ -120,6 +121,22 @@ def test_image_size_and_dtype_are_the_callers(tmp_path: Path) -> None:
     assert others == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("left_out", ["prompt_encoder.shared_embedding", "shared_image_embedding"])
+def test_files_of_earlier_transformers_load(tmp_path: Path, left_out: str) -> None:
+    """One of two equal tensors not written, and the base of the rotary code under its former name."""
+    sam = tiny_sam()
+    folder = transformers_checkpoint(tmp_path, sam)
+    tensors = {k: v.clone() for k, v in sam.state_dict().items() if not k.startswith(left_out)}
+    assert len(tensors) == len(sam.state_dict()) - 1
+    save_file(tensors, folder / "model.safetensors")
+    content = json.loads((folder / "config.json").read_text())
+    del content["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps({**content, "memory_attention_rope_theta": 500}))
+    model = load_memory_tracker(folder).model
+    assert model.config.rope_parameters["rope_theta"] == 500.0
+    assert all(torch.equal(tensor, sam.state_dict()[name]) for name, tensor in model.sam.state_dict().items())
+
+
 def test_stacked_points_are_the_rows_in_order() -> None:
     sam = tiny_sam()
     stacked = StackedPoints(Table(original_tensors(sam)))
@@ -159,6 +176,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, "model_type": "sam"}))
     with pytest.raises(BadInput, match="model type 'sam'; a memory tracker needs 'sam2_video'"):
+        load_memory_tracker(folder)
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(BadInput, match="config.json is no JSON object"):
         load_memory_tracker(folder)
     (folder / "config.json").unlink()
     with pytest.raises(BadInput, match="config.json is missing"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ..checkpoints import Part
@@ -60,11 +62,18 @@ _RENAMES = (
     (r"^obj_ptr_proj\.", "object_pointer_proj."),
 )
 
-# transformers holds the position matrix of the prompts a second time, for the image.
-_COPIES = ((r"prompt_encoder\.shared_embedding\.positional_embedding", "shared_image_embedding.positional_embedding"),)
+# transformers holds the matrix that encodes positions twice: for prompts, and for the image.
+_PROMPTS, _IMAGE = (
+    f"{module}.positional_embedding" for module in ("prompt_encoder.shared_embedding", "shared_image_embedding")
+)
 
-ORIGINAL = Part("", "", renames=_RENAMES, copies=_COPIES)
-TRANSFORMERS = Part("", "")
+ORIGINAL = Part("", "", renames=_RENAMES, copies=((re.escape(_PROMPTS), _IMAGE),))
+
+
+def transformers_part(tensors: Tensors) -> Part:
+    """Names as transformers writes them; some of its versions left out one of two equal tensors."""
+    pairs = ((_PROMPTS, _IMAGE), (_IMAGE, _PROMPTS))
+    return Part("", "", copies=tuple((re.escape(held), other) for held, other in pairs if other not in tensors.shapes))
 
 
 class StackedPoints(View):

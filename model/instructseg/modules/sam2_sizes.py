@@ -104,7 +104,7 @@ def config_from_json(content: Mapping[str, Any]) -> Sam2VideoConfig:
             "prompt_encoder_config": Sam2VideoPromptEncoderConfig(**_plain(content, "prompt_encoder_config")),
             "mask_decoder_config": Sam2VideoMaskDecoderConfig(**_plain(content, "mask_decoder_config")),
         }
-        config = Sam2VideoConfig.from_dict({**content, **inner})
+        config = Sam2VideoConfig.from_dict({**_present_day(content), **inner})
         return with_image_size(config, config.image_size)
     except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"config.json does not describe a SAM 2 video model: {error}") from error
@@ -122,6 +122,15 @@ def size_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Sam2Size, str]:
         f"the image encoder has {projection[0]} channels and {len(blocks)} blocks, no published size of SAM 2: "
         f"{known}; put a config.json of transformers' Sam2VideoModel beside the weights"
     )
+
+
+def _present_day(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The files on the hub were written when the base of the rotary code had an entry of its own."""
+    renewed = dict(content)
+    theta = renewed.pop("memory_attention_rope_theta", None)
+    if theta is not None and not renewed.get("rope_parameters"):
+        renewed["rope_parameters"] = {"rope_type": "axial", "rope_theta": float(theta)}
+    return renewed
 
 
 def _plain(content: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from ..checkpoints import empty_weights, load_parts, open_tensors, read_json, resolve_checkpoint
 from ..checkpoints.views import Tensors
-from ..modules.sam2_keys import ORIGINAL, TRANSFORMERS, StackedPoints, is_original
+from ..core import BadInput
+from ..modules.sam2_keys import ORIGINAL, StackedPoints, is_original, transformers_part
 from ..modules.sam2_memory import Sam2MemoryModel
 from ..modules.sam2_sizes import config_from_json, sam2_config, size_of, with_image_size
 from .memory import MemoryTracker
@@ -38,16 +39,19 @@ def load_memory_tracker(
         sam = Sam2VideoModel(config)
     if original:
         tensors = StackedPoints(tensors)
-    report = load_parts(sam, tensors, (ORIGINAL if original else TRANSFORMERS,), dtype=torch.float32)
+    part = ORIGINAL if original else transformers_part(tensors)
+    report = load_parts(sam, tensors, (part,), dtype=torch.float32)
     model = Sam2MemoryModel(sam).to(device)
     model = model.cast(dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32))
     return MemoryTracker(model, report=report)
 
 
 def _config(path: Path, tensors: Tensors, original: bool) -> Sam2VideoConfig:
-    """From config.json where there is one; else from what the shapes of an original checkpoint tell."""
+    """From config.json; without one that fits, from what the shapes of an original checkpoint tell."""
     described = (path if path.is_dir() else path.parent) / "config.json"
-    if described.is_file() or not original:
-        return config_from_json(read_json(described))
-    size, version = size_of(tensors.shapes)
-    return sam2_config(size, version)
+    content = read_json(described) if described.is_file() or not original else {}
+    if not isinstance(content, dict):
+        raise BadInput(f"{described} is no JSON object; it does not describe a model")
+    if original and content.get("model_type") != "sam2_video":  # the release has none; another's says nothing
+        return sam2_config(*size_of(tensors.shapes))
+    return config_from_json(content)
