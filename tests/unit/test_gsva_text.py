@@ -9,7 +9,7 @@ import torch
 from unit.tiny_tokenizer import write_tokenizer
 
 from instructseg.core import BadInput
-from instructseg.recipes.gsva.conversations import CONVERSATIONS, answer_labels, truncate
+from instructseg.recipes.gsva.conversations import CONVERSATIONS, answer_labels, mark_image, truncate
 from instructseg.recipes.gsva.modeling import image_of_row, slot_positions
 from instructseg.recipes.gsva.phrases import is_sentence, split_targets
 from instructseg.recipes.gsva.prompts import (
@@ -51,6 +51,7 @@ def pieces(tmp_path: Path) -> SentencePieces:
         ("track both the mug and the plate", ["the mug", "the plate"]),
         ("the mug, the plate, and a fork", ["the mug", "the plate", "a fork"]),
         ("all red blocks and the two balls on the left", ["all red blocks", "the two balls on the left"]),
+        ("the mug,", ["the mug"]),
         ("mug; plate on the left; find the fork", ["mug", "plate on the left", "the fork"]),
         # Kept whole: the comma or the "and" may belong to one description.
         ("the red, round mug", ["the red, round mug"]),
@@ -123,6 +124,21 @@ def test_a_name_that_says_seg_is_changed_too_as_in_training() -> None:
 def test_training_questions_are_in_lower_case(choice: int) -> None:
     assert multi_question(["A dog.", "Cat"], choice) == "<image>\n" + MULTI_QUESTIONS[choice].format(name="a dog, cat")
     assert single_question("Dog", choice) == "<image>\n" + SINGLE_QUESTIONS[choice].format(name="dog")
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_slots_one_by_one_rebuild_the_ids_of_the_whole_text(name: str, pieces: SentencePieces) -> None:
+    """What is fed to the model at each slot is what it was trained on, whichever way it was put together."""
+    phrases, absent = ["the red mug", "Plate.", "a box"], [False, True, False]
+    conversation = CONVERSATIONS[name]
+    whole = conversation.render([(mark_image(phrases_question(phrases)), phrases_answer(phrases, absent))])
+    ids = pieces.encode_with_images(conversation.prompt(phrases_question(phrases)))
+    for fragment, gone in zip(slot_fragments(phrases), absent, strict=True):
+        ids += [*pieces.encode(fragment), pieces.added["[REJ]" if gone else "[SEG]"]]
+    assert pieces.encode_with_images(whole)[: len(ids)] == ids
+    single = conversation.render([(mark_image(sentence_question("What is wet?")), "[SEG]")])
+    ids = pieces.encode_with_images(conversation.prompt(sentence_question("What is wet?")) + " ")
+    assert pieces.encode_with_images(single)[: len(ids) + 1] == [*ids, pieces.added["[SEG]"]]
 
 
 # Conversations and labels

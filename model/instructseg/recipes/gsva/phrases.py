@@ -14,7 +14,7 @@ _REQUEST = re.compile(
     r"\s+(?:me\s+)?",
     re.IGNORECASE,
 )
-_COURTESY = re.compile(r"(?:,?\s+please|\s+in (?:this|the) (?:image|picture|scene|view))*\s*[?.!]*$", re.IGNORECASE)
+_COURTESY = re.compile(r"(?:,?\s+please|\s+in (?:this|the) (?:image|picture|scene|view))*[\s?.!,]*$", re.IGNORECASE)
 _BOTH = re.compile(r"^both\s+(?=.*\band\b)", re.IGNORECASE)
 _DETERMINER = re.compile(
     r"^(?:the|a|an|all|every|each|any|both|some|my|your|his|her|its|our|their|this|that|these|those|"
