@@ -183,6 +183,7 @@ class Segmenter(abc.ABC):
     sampling: Sampling = Sampling()
     max_targets: int = 1
     device: str = "cpu"
+    carries_tokens: bool = True  # whether a token must see the frames since its key frame; False: each is read anew
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
 

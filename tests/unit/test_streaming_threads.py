@@ -98,6 +98,24 @@ def test_a_token_that_does_not_change_is_not_carried_over_every_frame():
         assert len(owner.segmenter.segmented) == 1
 
 
+def test_a_token_that_is_read_anew_on_every_frame_is_not_carried_over_any():
+    owner = Owner(ColourSegmenter(renew_tokens=True))
+    owner.segmenter.carries_tokens = False
+    owner.segmenter.gates["ground"] = threading.Event()
+    with owner:
+        owner.send(0.0, "red")
+        owner.engine.set_instruction(Instruction("a", "red"))
+        assert owner.segmenter.entered["ground"].wait(20.0)
+        for i in range(1, 6):
+            owner.send(i / 10, "red")
+        owner.segmenter.gates["ground"].set()
+        assert eventually(lambda: owner.groundings)
+        assert owner.segmenter.segmented == []
+        owner.send(0.6, "red")
+        assert owner.states() == [State.PRESENT]
+        assert [stamp for stamp, _ in owner.segmenter.segmented] == [round(0.6 * SECOND)]
+
+
 def test_a_new_instruction_is_grounded_at_once_on_what_is_buffered():
     with Owner() as owner:
         for i in range(11):

@@ -81,7 +81,7 @@ class GroundStep:
             with state.guard:
                 if not state.book.holds(job.tracker, job.generation):
                     return False
-                newer = job.stream.buffer.after(last_ns) if tokens else []
+                newer = job.stream.buffer.after(last_ns) if tokens and state.segmenter.carries_tokens else []
                 if not newer or rounds == _HAND_OVER_ROUNDS:
                     self._install(job, grounding, tokens)
                     return True
