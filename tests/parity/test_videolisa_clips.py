@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,33 +109,56 @@ class RecordedTokens:
         return next(self.rows)
 
 
-@pytest.mark.golden("videolisa", *CLIP)
-@pytest.mark.parametrize("stop_before_seg", [True, False])
-def test_the_segmenter_gives_the_recorded_masks(case: Path, golden: Golden, stop_before_seg: bool) -> None:
-    """The engine's three calls; what follows ``[SEG]`` changes nothing, so leaving it out is exact."""
-    tensors, parts = load_case(case), tiny(golden)
+def segment_recorded(
+    case: Path, golden: Golden, dtype: torch.dtype, stop_before_seg: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The engine's three calls on a recorded clip, for the first ``[SEG]`` of every conversation: masks and confidences
+    ``(T, N, H, W)``, and the recorded logits they should have."""
+    tensors, parts = load_case(case), tiny(golden, dtype)
     clip, ids = recorded_clip(tensors), tensors["input_ids"]
     segs = (ids == parts.seg_id).sum(1).tolist()
     assert sum(segs) == len(tensors["seg_embeddings"])
-    if not all(segs):  # every prompt of the recipe has [SEG]; without it there is nothing to segment
-        return
+    if not all(segs):  # every prompt of the recipe has [SEG]; without it nothing is segmented
+        empty = torch.zeros(len(clip.images), 0, *clip.images.shape[1:3])
+        return empty.bool(), empty, empty
     options = VideoLISAOptions(
         sparse_frames=len(clip.sparse), dense_frames=len(clip.dense), stop_before_seg=stop_before_seg
     )
     tokens = RecordedTokens(ids, tensors.get("attention_mask", torch.ones_like(ids, dtype=torch.bool)), parts.seg_id)
-    segmenter = VideoLISASegmenter(parts.loaded, tokens, options, torch.device("cpu"), torch.float32)
+    segmenter = VideoLISASegmenter(parts.loaded, tokens, options, torch.device("cpu"), dtype)
     encoded = segmenter.encode([Frame(image, t) for t, image in enumerate(clip.images)])
     groundings = segmenter.ground(Clip(tuple(encoded)), [Instruction(str(i), "the thing") for i in range(len(ids))])
     prompts = [grounding.targets[0].token for grounding in groundings]
-    first = [sum(segs[:row]) for row in range(len(ids))]  # the recipe takes the first [SEG] of an answer
-    close(torch.cat([token.prompt for token in prompts]), tensors["seg_embeddings"][first])
-    logits = tensors["pred_masks"].unflatten(0, (-1, sum(segs)))[:, first]  # (T or D, N, H, W)
-    for frame, expected in zip(encoded, logits, strict=False):
-        for mask, wanted, token in zip(segmenter.segment(frame, prompts), expected, prompts, strict=True):
-            unsure = wanted.abs() < ATOL
-            assert ((torch.from_numpy(mask.mask) == (wanted > 0)) | unsure).all()
-            close(torch.from_numpy(mask.confidence).float() / 255, wanted.sigmoid(), 0.5 / 255 + ATOL)
-            assert mask.token is token
+    first = [sum(segs[:row]) for row in range(len(ids))]
+    if dtype == torch.float32:
+        close(torch.cat([token.prompt for token in prompts]), tensors["seg_embeddings"][first])
+    answers = [segmenter.segment(frame, prompts) for frame in encoded]
+    assert all(mask.token is token for masks in answers for mask, token in zip(masks, prompts, strict=True))
+    masks = torch.stack([torch.from_numpy(np.stack([mask.mask for mask in masks])) for masks in answers])
+    confidence = torch.stack([torch.from_numpy(np.stack([mask.confidence for mask in masks])) for masks in answers])
+    logits = tensors["pred_masks"].unflatten(0, (-1, sum(segs)))[: len(encoded), first]  # a still image has copies
+    return masks, confidence.float() / 255, logits
+
+
+@pytest.mark.golden("videolisa", *CLIP)
+@pytest.mark.parametrize("stop_before_seg", [True, False])
+def test_the_segmenter_gives_the_recorded_masks(case: Path, golden: Golden, stop_before_seg: bool) -> None:
+    """What follows ``[SEG]`` changes nothing, so leaving it out is exact."""
+    masks, confidence, logits = segment_recorded(case, golden, torch.float32, stop_before_seg)
+    unsure = logits.abs() < ATOL
+    assert ((masks == (logits > 0)) | unsure).all()
+    close(confidence, logits.sigmoid(), 0.5 / 255 + ATOL)
+
+
+@pytest.mark.golden("videolisa", *CLIP)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_the_recorded_masks(case: Path, golden: Golden, dtype: torch.dtype) -> None:
+    """The published code itself moves by 0.006 on average in bfloat16, which costs 0.04 of IoU on these flat masks."""
+    masks, confidence, logits = segment_recorded(case, golden, dtype, True)
+    if logits.numel():
+        overlap = (masks & (logits > 0)).sum() / (masks | (logits > 0)).sum().clamp_min(1)
+        assert overlap > 0.9 or not (logits > 0).any()
+        assert (confidence - logits.sigmoid()).abs().mean() < 0.01
 
 
 # With weights: the training step

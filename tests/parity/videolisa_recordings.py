@@ -45,12 +45,12 @@ class Tiny:
 
 
 @cache
-def tiny(golden: Golden) -> Tiny:
+def tiny(golden: Golden, dtype: torch.dtype = torch.float32) -> Tiny:
     (config,) = golden.json_files("model_type", "mm_vision_tower")
     (clip,) = [path.parent for path in golden.json_files("model_type", "patch_size") if path != config]
     (sizes,) = [json.loads(path.read_text()) for path in golden.json_files("seg_token_idx")]
     options = VideoLISAOptions(clip=str(clip), sam_decoder_heads=sizes["decoder_num_heads"])
-    return Tiny(load_weights(config.parent, options), config.parent, sizes["seg_token_idx"])
+    return Tiny(load_weights(config.parent, options, dtype), config.parent, sizes["seg_token_idx"])
 
 
 @dataclasses.dataclass(frozen=True)
