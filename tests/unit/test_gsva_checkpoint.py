@@ -232,6 +232,16 @@ def test_another_systems_folder_is_named(lisa: Path) -> None:
         load_checkpoint(lisa, options(lisa))
 
 
+def test_one_of_several_models_must_be_chosen(gsva: Path) -> None:
+    (file,) = gsva.glob("*.bin")
+    shutil.copy(file, gsva / "gsva-tiny-pt.bin")
+    with pytest.raises(
+        BadInput, match=r"several weight files and no index \(gsva-tiny-ft-gres.bin, gsva-tiny-pt.bin\)"
+    ):
+        load_checkpoint(gsva, options(gsva))
+    assert load_checkpoint(gsva / "gsva-tiny-pt.bin", options(gsva)).layout == "gsva"
+
+
 def test_a_missing_shard_is_named(lisa: Path) -> None:
     (lisa / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(BadInput, match="pytorch_model-00002-of-00002.bin"):

@@ -146,6 +146,7 @@ def test_a_prefix_takes_only_prompts_that_continue_it(load) -> None:
         ("gsva", "RSS", ["the red mug", "the blue plate", ""], [True, False, False]),
         ("gsva", "S", ["the red mug", "the blue plate"], [False, True]),
         ("gsva", "", ["the red mug", "the blue plate"], [True, True]),
+        ("gsva", "S" * 30, ["the red mug", "the blue plate"] + [""] * 8, [False] * 10),
         ("lisa", "SS", ["the red mug"] * 2 + ["the blue plate"] * 2, [False] * 4),
         ("lisa", "", ["the red mug", "the blue plate"], [True, True]),
     ],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from unit.tiny_tokenizer import write_tokenizer
 
 from instructseg.core import BadInput
@@ -82,6 +84,18 @@ def test_splitting_is_conservative(text: str, phrases: list[str]) -> None:
 )
 def test_a_question_is_told_from_a_name(text: str, sentence: bool) -> None:
     assert is_sentence(text) == sentence
+
+
+WORDS = "the a red mug plate and with between that please segment what , ; . ? left two both of in image"
+
+
+@given(st.lists(st.sampled_from(WORDS.split(" ")), min_size=1, max_size=14))
+def test_phrases_are_parts_of_the_text_in_order(words: list[str]) -> None:
+    text = " ".join(words)
+    begin = 0
+    for phrase in split_targets(text):
+        assert phrase.strip()
+        begin = text.index(phrase, begin) + len(phrase)
 
 
 @pytest.mark.parametrize("text", ["?", ";", "please", "segment", ", and the", "both"])

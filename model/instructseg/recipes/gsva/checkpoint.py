@@ -20,6 +20,7 @@ from ...checkpoints import (
     Ignored,
     LoadReport,
     Part,
+    TensorFiles,
     empty_weights,
     load_parts,
     merge_lora,
@@ -96,7 +97,7 @@ def load_checkpoint(
     """
     path = resolve_checkpoint(checkpoint, allow_file=True)
     folder = path if path.is_dir() else path.parent
-    tensors = open_tensors(path)
+    tensors = _open(path)
     shapes = tensors.shapes
     prefix = PEFT_PREFIX if any(key.startswith(PEFT_PREFIX) for key in shapes) else ""
     _check_parts(shapes, prefix, tensors.source)
@@ -164,6 +165,17 @@ def _matrix(shapes: Shapes, key: str) -> tuple[int, int]:
     if len(shape) != 2:
         raise BadInput(f"the checkpoint's {key} must be a matrix; its shape is {tuple(shape) or 'missing'}")
     return shape[0], shape[1]
+
+
+def _open(path: Path) -> TensorFiles:
+    """The tensors; GSVA's download folders hold several models side by side."""
+    files = sorted(path.glob("*.bin")) if path.is_dir() and not any(path.glob("*.index.json")) else []
+    if len(files) > 1:
+        raise BadInput(
+            f"{path} holds several weight files and no index ({', '.join(f.name for f in files)}): give one of the "
+            "files, or fetch the index that joins them"
+        )
+    return open_tensors(path)
 
 
 def _check_parts(shapes: Shapes, prefix: str, source: Path) -> None:

@@ -86,13 +86,14 @@ class GsvaSegmenter(TokenPromptedSegmenter):
 
     def _targets(self, key: EncodedFrame, question: Question, answer: Answer) -> list[Target]:
         """One target a slot, in order; then one for every phrase that the answer passed over."""
+        slots = answer.slots[: self.max_targets]  # a free answer may run in circles
         phrases = list(question.phrases)
         if len(phrases) == 1:
-            phrases *= max(1, len(answer.slots))
-        names = phrases[: len(answer.slots)] + [""] * (len(answer.slots) - len(phrases))
-        targets = [self._target(key, slot, name) for slot, name in zip(answer.slots, names, strict=True)]
+            phrases *= max(1, len(slots))
+        names = phrases[: len(slots)] + [""] * (len(slots) - len(phrases))
+        targets = [self._target(key, slot, name) for slot, name in zip(slots, names, strict=True)]
         silent = f"the model's answer has no {SEG} for it"
-        return targets + [Target(None, 0.0, 1.0, True, name, silent) for name in phrases[len(answer.slots) :]]
+        return targets + [Target(None, 0.0, 1.0, True, name, silent) for name in phrases[len(slots) :]]
 
     def _target(self, key: EncodedFrame, slot: Slot, phrase: str) -> Target:
         if slot.token == self.vocabulary.rej:
