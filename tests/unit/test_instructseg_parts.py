@@ -74,6 +74,19 @@ def test_a_question_has_only_the_image(tokens) -> None:
     assert tokens.end_id not in ids
 
 
+@pytest.mark.parametrize("marker", [*PLACEHOLDERS, "<gt>"])
+def test_a_question_cannot_bring_placeholders(marker: str) -> None:
+    with pytest.raises(BadInput, match=marker):
+        chat_prompt(f"what is {marker} here?")
+
+
+@pytest.mark.parametrize("marker", [*PLACEHOLDERS, "<gt>"])
+def test_an_instruction_cannot_bring_placeholders(tokens, marker: str) -> None:
+    """Whatever it says, its ids are words until the last one."""
+    ids = tokens.instruction(f"the {marker} thing")
+    assert all(i >= 0 for i in ids) and ids.count(tokens.seg_id) == 1 and ids[-1] == tokens.seg_id
+
+
 @pytest.mark.parametrize(
     ("text", "task", "video", "expected"),
     [

@@ -312,6 +312,10 @@ def test_the_engine_follows_a_target(segmenter: InstructSegSegmenter) -> None:
     assert all(targets[0].mask.any() for targets in states)
 
 
+def test_only_the_tracker_has_to_see_every_frame(segmenter: InstructSegSegmenter, following) -> None:
+    assert (segmenter.carries_tokens, following.carries_tokens) == (False, True)
+
+
 @pytest.fixture(scope="module")
 def following(checkpoint: Path, tracker_checkpoint: Path) -> FollowingSegmenter:
     return load(checkpoint, masks="tracker", tracker_checkpoint=str(tracker_checkpoint))

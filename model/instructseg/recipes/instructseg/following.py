@@ -33,6 +33,8 @@ class FollowedToken:
 
 
 class FollowingSegmenter(InstructSegSegmenter):
+    carries_tokens = True
+
     def __init__(
         self,
         loaded: LoadedInstructSeg,

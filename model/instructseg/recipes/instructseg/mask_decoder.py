@@ -2,7 +2,7 @@
 
 transformers' own modules throughout, with InstructSeg's three deviations from Mask2Former: convolutions with bias and
 a ReLU more on the finest level of the pixel decoder; queries that begin as states of the language model; no classes,
-but a score that is a query's agreement with the embedding of what is asked for (sec. 3.4).
+but a score that is a query's agreement with the embedding of what is asked for.
 """
 
 from __future__ import annotations

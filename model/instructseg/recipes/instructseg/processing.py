@@ -17,6 +17,7 @@ from .assignment import assign
 from .checkpoint import LoadedInstructSeg, load_checkpoint
 from .configuration import REFERENCES, InstructSegOptions
 from .history import Answer, History
+from .query_masks import QueryMasks
 from .reader import Reader
 from .references import key_and_references, neighbours
 
@@ -36,6 +37,7 @@ class FrameToken:
 
 class InstructSegSegmenter(Segmenter):
     name = "instructseg"
+    carries_tokens = False  # a pass for every frame since a slow grounding would make the next one slower still
 
     def __init__(
         self, loaded: LoadedInstructSeg, device: torch.device, dtype: torch.dtype, options: InstructSegOptions
@@ -46,7 +48,7 @@ class InstructSegSegmenter(Segmenter):
         self.load_report = loaded.report
         # Without a threshold every query would be a target: then the best one alone, as published.
         self.max_targets = options.max_targets if options.threshold > 0 else 1
-        self.notes = _notes(options)
+        self.notes = _notes(options, dtype)
         if options.references == "none":
             self.sampling = Sampling(1, 1, 0.0)
         else:
@@ -137,7 +139,7 @@ class InstructSegSegmenter(Segmenter):
             return history
         return history.with_reference(self.reader.reference(encoded, history.question))
 
-    def _match(self, frame: Frame, tokens: list[FrameToken], masks: Any) -> list[Answer]:
+    def _match(self, frame: Frame, tokens: list[FrameToken], masks: QueryMasks) -> list[Answer]:
         """Which of the masks is which target: of an only target the best; of several the one that covers most of what
         it covered before, the score deciding where nothing does."""
         answers = self.reader.answers(masks)
@@ -172,7 +174,7 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return int(np.count_nonzero(one & other)) / union if union else 0.0
 
 
-def _notes(options: InstructSegOptions) -> tuple[str, ...]:
+def _notes(options: InstructSegOptions, dtype: torch.dtype) -> tuple[str, ...]:
     notes = [
         f"InstructSeg publishes no rejection: the threshold {options.threshold:g} on its score is this project's and "
         "not calibrated"
@@ -181,4 +183,6 @@ def _notes(options: InstructSegOptions) -> tuple[str, ...]:
         notes.append("references=published: every answer is about the frame two references before the newest")
     if options.masks == "every_frame":
         notes.append("masks=every_frame: the language model runs on every frame and for every instruction")
+    if dtype == torch.float16:
+        notes.append("dtype float16: Phi-2's attention is known to overflow in it; bfloat16 has the range it needs")
     return tuple(notes)

@@ -52,7 +52,10 @@ def segmentation_prompt(task: Task, video: bool, explain: bool = False) -> str:
 
 
 def chat_prompt(question: str) -> str:
-    """A question about one image, up to where the model answers."""
+    """A question about one image, up to where the model answers. Raises BadInput for one that holds a placeholder."""
+    found = _CUT.search(question)
+    if found:
+        raise BadInput(f"a question may not contain the model's placeholders; got {found.group()!r}: leave it out")
     return f"{_SYSTEM} USER: <image>\n{question} ASSISTANT:"
 
 

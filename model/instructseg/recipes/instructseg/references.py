@@ -1,4 +1,4 @@
-"""Which frames are the references of a key frame (sec. 4.1 of the paper, and for streams a rule of ours)."""
+"""Which frames are the references of a key frame: the published rule for recorded videos, and what streams allow."""
 
 from __future__ import annotations
 
