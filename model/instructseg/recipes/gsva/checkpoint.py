@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ...checkpoints import (
     read_json,
     resolve_checkpoint,
 )
+from ...checkpoints.views import Tensors
 from ...core import BadInput
 from ...modules.clip_patches import clip_config, clip_part, clip_vit_l14, find_clip, load_clip
 from ...modules.sam import SamSizes, sam_part
@@ -104,12 +105,8 @@ def load_checkpoint(
     base = _base_folder(folder, options, prefix)
     values = _read_config(base)
     layout = _layout(prefix, values, base)
-    clip_inside = any(key.startswith(prefix + "model.vision_tower.") for key in shapes)
-    clip_folder = None
-    if not clip_inside:
-        clip_folder = find_clip(options.clip, values.get("mm_vision_tower") or values.get("vision_tower", ""), folder)
-    elif options.clip:
-        clip_folder = resolve_checkpoint(options.clip)
+    clip_inside = _has(shapes, prefix + "model.vision_tower.")
+    clip_folder = _clip_folder(clip_inside, options, values, folder)
     clip = clip_vit_l14(224) if clip_folder is None else clip_config(clip_folder)
     config = read_config(shapes, prefix, values, base / "config.json", clip, options.sam_decoder_heads)
     vocabulary = open_vocabulary(base, config.llama.vocab_size, layout == "gsva")
@@ -121,18 +118,24 @@ def load_checkpoint(
         if with_lora:
             add_lora(model.llm, rank, options.lora_alpha)
     readable = tensors if with_lora else merge_lora(tensors, options.lora_alpha)
-    parts = parts_of(prefix, with_lora)
-    if clip_inside:
-        report = load_parts(model, readable, parts, IGNORED, dtype)
-    else:
-        tower, model.vision = model.vision, nn.Identity()  # its weights come from files of their own
-        report = load_parts(model, readable, parts, IGNORED, dtype) + load_clip(tower, clip_folder, dtype)
-        model.vision = tower
+    report = _fill(model, readable, parts_of(prefix, with_lora), None if clip_inside else clip_folder, dtype)
     if report.merged:
         scale = f"LoRA of rank {rank} merged with scale {options.lora_alpha / rank:g}"
         report = dataclasses.replace(report, remarks=(*report.remarks, scale))
     log.info("%s from %s: %s", layout, tensors.source, report)
     return Loaded(model.eval(), vocabulary, layout, report, _notes(layout, options))
+
+
+def _fill(
+    model: GsvaModel, tensors: Tensors, parts: Sequence[Part], clip_weights: Path | None, dtype: torch.dtype | None
+) -> LoadReport:
+    """All weights of the model, CLIP's from a folder of their own where one is given."""
+    if clip_weights is None:
+        return load_parts(model, tensors, parts, IGNORED, dtype)
+    tower, model.vision = model.vision, nn.Identity()  # so that its keys are not missed
+    report = load_parts(model, tensors, parts, IGNORED, dtype) + load_clip(tower, clip_weights, dtype)
+    model.vision = tower
+    return report
 
 
 def read_config(
@@ -209,6 +212,13 @@ def _base_folder(folder: Path, options: GsvaOptions, prefix: str) -> Path:
             "folder or hub id of the LLaVA model it was trained from (7B: LLaVA-Lightning-7B-v1-1)"
         )
     return folder
+
+
+def _clip_folder(inside: bool, options: GsvaOptions, values: Mapping[str, Any], folder: Path) -> Path | None:
+    """CLIP's folder: for its sizes alone where its weights are in the checkpoint; None then means the published ones."""
+    if not inside:
+        return find_clip(options.clip, values.get("mm_vision_tower") or values.get("vision_tower", ""), folder)
+    return resolve_checkpoint(options.clip) if options.clip else None
 
 
 def _read_config(base: Path) -> Mapping[str, Any]:
