@@ -215,7 +215,7 @@ def _base_folder(folder: Path, options: GsvaOptions, prefix: str) -> Path:
 
 
 def _clip_folder(inside: bool, options: GsvaOptions, values: Mapping[str, Any], folder: Path) -> Path | None:
-    """CLIP's folder: for its sizes alone where its weights are in the checkpoint; None then means the published ones."""
+    """CLIP's folder: for its sizes alone where its weights are in the checkpoint, None then means published ones."""
     if not inside:
         return find_clip(options.clip, values.get("mm_vision_tower") or values.get("vision_tower", ""), folder)
     return resolve_checkpoint(options.clip) if options.clip else None
