@@ -13,6 +13,8 @@ from unit.tiny_sam2 import tiny_sam, transformers_checkpoint
 
 import instructseg
 from instructseg.core import BadInput, Clip, EncodedFrame, Frame, Instruction, State
+from instructseg.recipes.instructseg.checkpoint import load_checkpoint
+from instructseg.recipes.instructseg.configuration import InstructSegOptions
 from instructseg.recipes.instructseg.following import FollowingSegmenter
 from instructseg.recipes.instructseg.history import History
 from instructseg.recipes.instructseg.processing import InstructSegSegmenter
@@ -243,8 +245,9 @@ def test_a_question_is_answered_in_words(segmenter: InstructSegSegmenter) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_finite_and_near(checkpoint: Path, segmenter: InstructSegSegmenter, dtype) -> None:
-    half = load(checkpoint)
-    half.reader.model.place(torch.device("cpu"), dtype)
+    options = InstructSegOptions(threshold=0.01)
+    half = InstructSegSegmenter(load_checkpoint(checkpoint), torch.device("cpu"), dtype, options)
+    assert any("bfloat16" in note for note in half.notes) == (dtype == torch.float16)
     for model in (half, segmenter):
         frames = film(model, 3)
         target = ground(model, frames).targets[0]
