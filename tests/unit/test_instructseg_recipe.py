@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 from unit.tiny_instructseg import coloured_frame, tiny_checkpoint
-from unit.tiny_sam2 import tiny_sam, transformers_checkpoint
 
 import instructseg
 from instructseg.core import BadInput, Clip, EncodedFrame, Frame, Instruction, State
 from instructseg.recipes.instructseg.checkpoint import load_checkpoint
 from instructseg.recipes.instructseg.configuration import InstructSegOptions
-from instructseg.recipes.instructseg.following import FollowingSegmenter
 from instructseg.recipes.instructseg.history import History
 from instructseg.recipes.instructseg.processing import InstructSegSegmenter
 from instructseg.recipes.instructseg.query_masks import QueryMasks
@@ -29,11 +27,6 @@ LOW = {"threshold": "0.01"}  # which even random weights pass
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("instructseg") / "checkpoint")
-
-
-@pytest.fixture(scope="module")
-def tracker_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return transformers_checkpoint(tmp_path_factory.mktemp("sam2"), tiny_sam())
 
 
 def load(checkpoint: Path, dtype: str = "float32", **options: str) -> InstructSegSegmenter:
@@ -304,7 +297,7 @@ def test_text_that_is_no_instruction(segmenter: InstructSegSegmenter, text: str)
         segmenter.ground(Clip(tuple(film(segmenter, 1))), [Instruction("x", text)])
 
 
-# The engine, and the memory tracker
+# The engine
 
 
 def test_the_engine_follows_a_target(segmenter: InstructSegSegmenter) -> None:
@@ -313,61 +306,6 @@ def test_the_engine_follows_a_target(segmenter: InstructSegSegmenter) -> None:
     states = [engine.process(coloured_frame(0.1 * i)).targets for i in range(5)]
     assert all(len(targets) >= 1 and targets[0].state is State.PRESENT for targets in states)
     assert all(targets[0].mask.any() for targets in states)
-
-
-def test_only_the_tracker_has_to_see_every_frame(segmenter: InstructSegSegmenter, following) -> None:
-    assert (segmenter.carries_tokens, following.carries_tokens) == (False, True)
-
-
-@pytest.fixture(scope="module")
-def following(checkpoint: Path, tracker_checkpoint: Path) -> FollowingSegmenter:
-    return load(checkpoint, masks="tracker", tracker_checkpoint=str(tracker_checkpoint))
-
-
-def test_the_tracker_carries_masks_without_the_language_model(following: FollowingSegmenter, monkeypatch) -> None:
-    frames = film(following, 4)
-    token = ground(following, frames[:2]).targets[0].token
-    monkeypatch.setattr(following.reader.model, "read", lambda *a, **k: pytest.fail("the language model ran"))
-    first = following.segment(frames[1], [token])[0]
-    assert first.token is token and first.mask.any()
-    for frame in frames[2:]:
-        before = token
-        found = following.segment(frame, [token, token])
-        checked_masks(found, [0, 1], frame.frame)
-        token = found[0].token
-        assert token.memory.frame == before.memory.frame + 1 and token.frame is frame.frame
-        assert np.array_equal(found[0].mask, found[1].mask)
-
-
-def test_references_on_both_sides_are_carried_to_the_present(checkpoint: Path, tracker_checkpoint: Path) -> None:
-    segmenter = load(checkpoint, references="published", masks="tracker", tracker_checkpoint=str(tracker_checkpoint))
-    assert any("two references before the newest" in note for note in segmenter.notes)
-    frames = film(segmenter, 5)
-    grounding = ground(segmenter, frames)
-    assert grounding.key_stamp_ns == frames[2].frame.stamp_ns
-    token = grounding.targets[0].token
-    assert token.frame is frames[4].frame and token.memory.frame == 2
-    question = segmenter.reader.question(MUG.text)
-    near = tuple(segmenter.reader.reference(frames[i], question) for i in (0, 1, 3, 4))
-    masks = segmenter.reader.look(frames[2], [History(question, near)], 0.01, 1)[0]
-    tracker = segmenter.tracker
-    memory = tracker.start(frames[2].features.tracked(), masks.hard[0].numpy())
-    for frame in frames[3:]:
-        (mask,), (memory,) = tracker.step(frame.features.tracked(), [memory])
-    assert np.array_equal(segmenter.segment(frames[4], [token])[0].mask, mask.mask)
-
-
-def test_the_engine_with_tracker_and_refresh(following: FollowingSegmenter) -> None:
-    engine = StreamingEngine(following, EngineConfig(refresh_period=0.25, present_threshold=0.01))
-    engine.set_instruction(MUG)
-    results = [engine.process(coloured_frame(0.1 * i)) for i in range(6)]
-    assert results[0].targets[0].state is State.PRESENT
-    assert results[-1].targets[0].grounded_stamp_ns > 0
-
-
-def test_warm_up(segmenter: InstructSegSegmenter, following: FollowingSegmenter) -> None:
-    for model in (segmenter, following):
-        model.warm_up(48, 64)
 
 
 def test_frames_are_not_kept_by_the_segmenter(segmenter: InstructSegSegmenter) -> None:
