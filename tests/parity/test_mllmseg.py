@@ -23,8 +23,8 @@ DECODER = 5e-5
 MASK_LOGITS = 2e-5
 PROBABILITY = 5e-6  # the wrong epsilon in a norm shows as 1e-5 and no more
 LOSS = 1e-6
-# bfloat16 rounds differently wherever sums are ordered differently: two right runs are 0.037 apart at most and 0.0045 on
-# average here; a wrong layer is 0.2 to 0.6 apart
+# bfloat16 rounds differently wherever sums are ordered differently: two right runs are 0.037 apart at most, 0.0045 on
+# average; a wrong layer is 0.2 to 0.6 apart
 BF16_MOST, BF16_MEAN = 0.12, 0.015
 
 CONVERSATION = (r"in\.pixel_values", r"in\.input_ids", r"out\.mask_prob", r"out\.is_rejected", r"out\.dec\..+")

@@ -90,6 +90,8 @@ def test_a_target_that_is_not_seen_when_read_scores_low(folders: tuple[Path, Pat
     between = segmenter.segment(segmenter.encode([frame(1, 1.5)])[0], tokens)
     segmenter.model.decoder.smooth.bias.data.fill_(-30.0)
     read = segmenter.segment(segmenter.encode([frame(2, 2.5)])[0], [mask.token for mask in between])
+    later = segmenter.segment(segmenter.encode([frame(3, 2.6)])[0], [mask.token for mask in read])
+    assert max(mask.score for mask in later) < 0.01, "not reported between two looks either"
     assert min(mask.score for mask in between) > 0.3 and max(mask.score for mask in read) < 0.01
     assert all(mask.token.read_ns == round(2.5 * SECOND) and mask.token.memory is not None for mask in read)
 

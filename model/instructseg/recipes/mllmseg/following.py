@@ -1,7 +1,7 @@
 """MLLMSeg's masks now and then, a memory tracker between: for machines that cannot read every frame.
 
-The language model looks at a target once per ``mask_period_s``; in between SAM 2's memory carries the mask. Where the
-two disagree on whether the target is there, the frame counts as not showing it.
+The language model looks at a target once per ``mask_period_s``; in between SAM 2's memory carries the mask. Where it does
+not see the target, what the tracker goes on following is not reported until the next look.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ VISIBLE = 0.5  # score from which a mask of the recipe's own is worth rememberin
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FollowedToken:
-    """A slot, what the tracker remembers of it (None: nothing worth following yet), and when it was last read."""
+    """A slot, what the tracker remembers of it (None: nothing worth following yet), when it was last read and with what
+    score."""
 
     slot: SlotToken
     memory: Any
     read_ns: int
+    read_score: float
 
 
 class FollowingSegmenter(MllmSegSegmenter):
@@ -60,11 +62,11 @@ class FollowingSegmenter(MllmSegSegmenter):
         if step is None:  # read on this frame: seen, or nothing to follow it by
             own = target_mask(view, encoded.frame.size, None)
             memory = self._remembered(encoded, token.memory, own)
-            return dataclasses.replace(own, token=FollowedToken(token.slot, memory, now))
+            return dataclasses.replace(own, token=FollowedToken(token.slot, memory, now, own.score))
         mask, memory = step
-        read_ns = token.read_ns if view is None else now
-        score = mask.score if view is None else min(mask.score, view.score)
-        return TargetMask(mask.mask, score, FollowedToken(token.slot, memory, read_ns), mask.confidence)
+        read_ns, read_score = (token.read_ns, token.read_score) if view is None else (now, view.score)
+        score = mask.score if read_score >= VISIBLE else min(mask.score, read_score)
+        return TargetMask(mask.mask, score, FollowedToken(token.slot, memory, read_ns, read_score), mask.confidence)
 
     def _remembered(self, encoded: EncodedFrame, memory: Any, own: TargetMask) -> Any:
         """The tracker's memory after a mask of the recipe's own; a weak or empty one is not remembered."""
@@ -77,7 +79,7 @@ class FollowingSegmenter(MllmSegSegmenter):
 
     def _token(self, key: EncodedFrame, token: SlotToken, view: Seen) -> FollowedToken:
         memory = self._remembered(key, None, target_mask(view, key.frame.size, token))
-        return FollowedToken(token, memory, key.frame.stamp_ns)
+        return FollowedToken(token, memory, key.frame.stamp_ns, view.score)
 
     def _features(self, frame: Frame) -> Features:
         return Features(super()._features(frame).image, self.views.value(lambda: self.tracker.encode(frame.image)))
