@@ -1,7 +1,7 @@
 """MLLMSeg's masks now and then, a memory tracker between: for machines that cannot read every frame.
 
-The language model looks at a target once per ``mask_period_s``; in between SAM 2's memory carries the mask. Where it does
-not see the target, what the tracker goes on following is not reported until the next look.
+The language model looks at a target once per ``mask_period_s``; in between SAM 2's memory carries the mask. Where it
+does not see the target, what the tracker goes on following is not reported until the next look.
 """
 
 from __future__ import annotations
