@@ -86,6 +86,8 @@ def load_checkpoint(checkpoint: str | Path, options: VisaOptions, dtype: torch.d
     with empty_weights():
         model = VisaModel(config, clip, sam)
     report = _assign(model, tensors, None if inside else clip_folder, dtype)
+    if dtype == torch.float16:
+        model.sam.float()  # its neck overflows in half precision
     return Loaded(model.eval(), tokenizer, seg_id, report, clip_folder, _notes(inside, report))
 
 

@@ -159,8 +159,7 @@ class VisaOptions:
     merge_seed: int = _option(0, "seed of the merge noise", 0, 2**31 - 1)
     rejection: Rule = dataclasses.field(
         default="mask",
-        metadata={"help": "what the rejection score is made of (ours); none: only an empty mask refuses"},
+        metadata={"help": "what the rejection score is made of (ours); none: as published"},
     )
-    rejection_threshold: float = _option(0.5, "rejection score from which a target is refused", 0.0, 1.0)
     lora_alpha: float = _option(16.0, "scale of LoRA in a training dump that is not merged", 0.0, 1024.0)
     sam_decoder_heads: int = _option(8, "attention heads of SAM's mask decoder; 8 in every published one", 1, 64)

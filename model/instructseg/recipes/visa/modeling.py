@@ -27,17 +27,22 @@ class Reading:
     """What the language model made of a batch of conversations.
 
     spliced: its input. states: ``(N, L, D)`` after the final norm. positions: a row's states that predict ``[SEG]``,
-    one ``(K_n,)`` tensor a row.
+    one ``(K_n,)`` tensor a row. images: where the images of the first row begin, and how many states each has.
     """
 
     spliced: Spliced
     states: torch.Tensor
     positions: tuple[torch.Tensor, ...]
+    images: tuple[tuple[int, int], ...]
 
     @property
     def seg_states(self) -> torch.Tensor:
         """``(K, D)``: the states before every ``[SEG]``, conversation by conversation."""
         return torch.cat([row[at] for row, at in zip(self.states, self.positions, strict=True)])
+
+    def image_states(self) -> torch.Tensor:
+        """``(I, D)``: the mean state of each image of the first conversation."""
+        return torch.stack([self.states[0, begin : begin + length].mean(0) for begin, length in self.images])
 
 
 class VisaModel(nn.Module):
@@ -88,7 +93,7 @@ class VisaModel(nn.Module):
             predicting_positions(ids, seg_id, [len(image) for image in images])
             for ids, images in zip(counted, visual, strict=True)
         )
-        return Reading(spliced, states, positions)
+        return Reading(spliced, states, positions, _image_places(input_ids[0], visual[0]))
 
     def prompts(self, reading: Reading) -> torch.Tensor:
         """Mask prompts ``(K, C)`` of every ``[SEG]`` of a reading."""
@@ -105,3 +110,12 @@ class VisaModel(nn.Module):
         """
         low_res, iou = self.sam.decode(embedding, prompts[None, :, None])  # (1, K, 4h, 4w), (1, K)
         return low_res[0], iou[0]
+
+
+def _image_places(ids: torch.Tensor, images: Sequence[torch.Tensor]) -> tuple[tuple[int, int], ...]:
+    """(first state, number of states) of each image of one row of ids."""
+    places, added = [], 0
+    for place, image in zip(torch.nonzero(ids == IMAGE_PLACEHOLDER)[:, 0].tolist(), images, strict=True):
+        places.append((place + added, len(image)))
+        added += len(image) - 1
+    return tuple(places)
