@@ -1,0 +1,107 @@
+"""What the tests of VISA share: the recorded checkpoint, the batches of the recorded cases, tolerances."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instructseg.recipes.visa.checkpoint import Loaded, load_checkpoint
+from instructseg.recipes.visa.configuration import VisaOptions
+from instructseg.recipes.visa.training import VisaSample
+
+from .golden import Golden
+
+EXACT = 0.0
+STATES = 1e-5  # features, tokens, states, embeddings; 5e-6 is usual
+DECODER = 2e-5  # parts of SAM by themselves: another epsilon in its norms gives 1e-4
+MASKS = 1e-4  # mask logits from pixels to pixels; 3e-5 is usual
+LOSS_RTOL = 1e-5
+
+Tensors = dict[str, torch.Tensor]
+# What every recorded batch has.
+BATCH = (r"input\.input_ids", r"input\.conv_offset", r"input\.clip_pixels\.\d+", r"expect\.last_hidden_state")
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, atol: float = STATES, name: str = "") -> None:
+    assert found.shape == expected.shape, f"{name}: {tuple(found.shape)} for {tuple(expected.shape)}"
+    torch.testing.assert_close(found.float(), expected.float(), atol=atol, rtol=0, msg=lambda m: f"{name}: {m}")
+
+
+def text(golden: Golden) -> dict[str, Any]:
+    """The recorded prompts, ids, frame choices and answers."""
+    (path,) = golden.json_files("cases", "tokenization", "eval_frame_selection")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def conversations(golden: Golden, tensors: Tensors) -> dict[str, Any]:
+    """What is recorded in words about a case: the entry with the same ids."""
+    ids = tensors["input.input_ids"].tolist()
+    (entry,) = [case for case in text(golden)["cases"].values() if case["input_ids"] == ids]
+    return entry
+
+
+def checkpoint_places(golden: Golden) -> tuple[Path, VisaOptions]:
+    """The recorded checkpoint's folder, and the options that it needs because of its size."""
+    (config,) = golden.json_files("model_type", "mm_vision_tower")
+    (clip,) = [path.parent for path in golden.json_files("model_type", "vision_config")]
+    (sizes,) = [json.loads(path.read_text()) for path in golden.json_files("decoder_heads", "image_size")]
+    return config.parent, VisaOptions(clip=str(clip), sam_decoder_heads=sizes["decoder_heads"])
+
+
+@cache
+def tiny(golden: Golden, dtype: torch.dtype = torch.float32) -> Loaded:
+    """The recorded checkpoint, loaded once a run."""
+    return load_checkpoint(*checkpoint_places(golden), dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A recorded batch: samples in order, each with its conversations' rows."""
+
+    tensors: Tensors
+
+    @property
+    def rows(self) -> list[range]:
+        """The rows of every sample."""
+        offset = self.tensors["input.conv_offset"].tolist()
+        return [range(begin, end) for begin, end in itertools.pairwise(offset)]
+
+    def of(self, name: str, sample: int) -> torch.Tensor:
+        return self.tensors[f"{name}.{sample}"]
+
+    def clip_pixels(self) -> torch.Tensor:
+        """``(rows x images, 3, s, s)``: the images of a sample once for each of its conversations, as recorded."""
+        return torch.cat([self.of("input.clip_pixels", b) for b, rows in enumerate(self.rows) for _ in rows])
+
+    def by_row(self, tokens: torch.Tensor) -> list[list[torch.Tensor]]:
+        """Tokens of all images in the recorded order, as lists of rows."""
+        left = iter(tokens)
+        return [[next(left) for _ in self.of("input.clip_pixels", b)] for b, rows in enumerate(self.rows) for _ in rows]
+
+    def noise(self, levels: int) -> list[torch.Tensor] | None:
+        """The recorded noise of each level, ``(rows x images, N)``; None where there was none."""
+        names = sorted((n for n in self.tensors if re.fullmatch(r"noise\.\d+", n)), key=lambda n: int(n[6:]))
+        return [torch.cat([self.tensors[n] for n in names[k::levels]]) for k in range(levels)] if names else None
+
+    def samples(self) -> Iterator[VisaSample]:
+        """As the training step takes them."""
+        for b, rows in enumerate(self.rows):
+            height, width = self.of("input.original_hw", b).tolist()
+            masks = self.tensors.get(f"input.gt_masks.{b}", torch.zeros(0, 1, height, width))[:, 0]
+            at = slice(rows.start, rows.stop)
+            yield VisaSample(
+                self.tensors["input.input_ids"][at],
+                self.tensors["input.labels"][at],
+                self.of("input.clip_pixels", b),
+                self.of("input.sam_pixels", b)[0],
+                masks,
+                tuple(self.of("input.resize_hw", b).tolist()),
+            )
