@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Target, TargetMask
@@ -173,7 +174,8 @@ class VisaSegmenter(TokenPromptedSegmenter):
         kept and a run repeated."""
         if self.options.merge_noise == "none":
             return None
-        generator = torch.Generator().manual_seed((self.options.merge_seed << 32) ^ (frame.stamp_ns & (2**62 - 1)))
+        mixed = np.random.SeedSequence((self.options.merge_seed, frame.stamp_ns & (2**64 - 1)))
+        generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))  # of which 32 bits count
         return [n.to(self.torch_device) for n in self.model.merging.draw_noise(patches, generator)]
 
 
