@@ -35,7 +35,7 @@ def test_inspect_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tiny_checkpoint(tmp_path / "dump", "dump")
     assert cli.main(["inspect", "--recipe", "visa", "--checkpoint", str(folder), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "4 with LoRA merged; 2 ignored, 0 missing, 0 unexpected" in said
+    assert "4 with LoRA merged; 3 ignored, 0 missing, 0 unexpected" in said
     assert "ignored, rotary frequencies, computed anew in float32" in said
     assert "note: a dump of training: its own CLIP tower is used" in said
 
