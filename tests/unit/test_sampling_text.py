@@ -116,6 +116,28 @@ def test_an_installed_answerer_is_found_by_name(tmp_path: Path, monkeypatch: pyt
         find_answerer("other")
 
 
+class Broken:
+    name = "broken"
+
+    def load(self):
+        raise ImportError("no module named video_model")
+
+
+class NoFunction:
+    name = "number"
+
+    def load(self) -> int:
+        return 5
+
+
+def test_answerers_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [Broken(), NoFunction()])
+    with pytest.raises(BadInput, match="'broken' in .* cannot be loaded: no module named video_model"):
+        find_answerer("broken")
+    with pytest.raises(BadInput, match="'number' in .* must name a function; got int"):
+        find_answerer("number")
+
+
 # Similarity
 
 

@@ -58,7 +58,8 @@ def merge_clusters(tokens: torch.Tensor, index: torch.Tensor, count: int) -> tor
 
     tokens: ``(B, N, C)``, index: ``(B, N)`` from :func:`cluster_dpc_knn`. Every token weighs the same, also one that is
     itself a mean. Weights are formed and sums taken in the tokens' type, which is what makes bfloat16 results equal
-    the published ones bit for bit; float32 sums or a division at the end would not.
+    the published ones bit for bit on the CPU; float32 sums or a division at the end would not. (A GPU adds in no fixed
+    order, so there the last bit may vary.)
     """
     batch, length, width = tokens.shape
     row = index + count * torch.arange(batch, device=index.device)[:, None]  # (B, N) into all clusters of the batch

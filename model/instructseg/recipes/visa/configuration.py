@@ -152,7 +152,7 @@ class VisaOptions:
     )
     max_image_token: int = _option(MAX_IMAGE_TOKEN, "images of a prompt, the target's repetition included", 1, 64)
     clip_frames: int = _option(11, "frames of the buffer that a grounding looks at", 1, 64)
-    horizon_s: float = _option(5.0, "seconds that these frames are spread over", 0.0, 600.0)
+    horizon_s: float = _option(3.0, "seconds that these frames are spread over", 0.0, 600.0)
     merge_noise: Literal["none", "published"] = _option(
         "none", "the random tie-breaker of token merging; published draws it from merge_seed for every frame"
     )

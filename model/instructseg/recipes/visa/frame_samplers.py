@@ -42,7 +42,13 @@ def find_answerer(name: str) -> VideoAnswerer:
             f"point in {ANSWERERS!r} and name it with video_answerer (got {name!r}, installed are "
             f"{sorted(known) or 'none'}); or in Python set segmenter.frame_sampler = AskedFrame(your_model)"
         )
-    return known[name].load()
+    try:
+        answerer = known[name].load()
+    except Exception as error:  # whatever that package raises when it is imported
+        raise BadInput(f"the entry point {name!r} in {ANSWERERS!r} cannot be loaded: {error}") from error
+    if not callable(answerer):
+        raise BadInput(f"the entry point {name!r} in {ANSWERERS!r} must name a function; got {type(answerer).__name__}")
+    return answerer
 
 
 class ClipSimilarity:
