@@ -1,5 +1,6 @@
 """``@pytest.mark.golden("system", "tensor", ...)``: the test runs once for every recorded case that holds these tensors
-(regular expressions over tensor names), with the file as the fixture ``case`` and the system as ``golden``."""
+(regular expressions over tensor names), with the file as the fixture ``case`` and the system as ``golden``. With
+``committed=False`` the recording is too big for the repository: the test belongs to runs with ``--golden-root`` only."""
 
 from __future__ import annotations
 
@@ -21,11 +22,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     system, *tensors = mark.args
     golden = Golden(_root(metafunc.config), system)
     cases = golden.cases(*tensors)
-    if not cases and golden.root == COMMITTED:  # another set may lack a kind of case: that test then is skipped
+    if not cases and golden.root == COMMITTED and mark.kwargs.get("committed", True):  # another set may lack a kind of case: that test then is skipped
         raise pytest.UsageError(
             f"{golden.folder} holds no case with {tensors}: {metafunc.definition.nodeid} cannot run"
         )
     metafunc.parametrize("case", cases, ids=[path.stem for path in cases])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def elsewhere(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("golden")
+        return mark is not None and not mark.kwargs.get("committed", True)
+
+    if _root(config) == COMMITTED:
+        config.hook.pytest_deselected(items=[item for item in items if elsewhere(item)])
+        items[:] = [item for item in items if not elsewhere(item)]
 
 
 @pytest.fixture
