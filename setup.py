@@ -40,6 +40,7 @@ setup(
         "pyyaml",
         "rosbags",
         "safetensors",
+        "scipy",
         "sentencepiece",
         "tokenizers",
         "torch>=2.11",

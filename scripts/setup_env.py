@@ -123,6 +123,8 @@ def install_everything(env: Mapping[str, str]) -> None:
     requirements("ros", "ROS 2 Jazzy, run time", ["ros-jazzy.txt"], env)
     requirements("ros-build", "ROS 2 Jazzy, interface generators", ["ros-jazzy-build.txt"], env)
     requirements("dev", "simulation, tests, lint", ["sim.txt", "dev.txt"], env)
+    alone = ("--no-deps", "--no-build-isolation")  # see the file: it would bring another torch and torchvision
+    requirements("sam2", "SAM 2, the reference for tests", ["sam2.txt"], {**env, "SAM2_BUILD_CUDA": "0"}, alone)
 
     interfaces = [path for path in MESSAGES.rglob("*") if path.is_file()]
     made_from = [*interfaces, ROOT / "requirements" / "ros-jazzy-build.txt"]
@@ -141,9 +143,11 @@ def has_cuda_device() -> bool:
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def requirements(name: str, title: str, files: Iterable[str], env: Mapping[str, str]) -> None:
+def requirements(
+    name: str, title: str, files: Iterable[str], env: Mapping[str, str], options: Iterable[str] = ()
+) -> None:
     paths = [ROOT / "requirements" / file for file in files]
-    arguments = ["install", *(part for path in paths for part in ("-r", str(path)))]
+    arguments = ["install", *options, *(part for path in paths for part in ("-r", str(path)))]
     step(name, title, digest(paths), lambda: pip(arguments, env))
 
 

@@ -11,13 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer
 from unit.fakes import unhurried
 from unit.tiny_instructseg import tiny_tokenizer
 
 from instructseg.core import BadInput
-from instructseg.recipes.instructseg.assignment import assign
 from instructseg.recipes.instructseg.history import History, Question, Reference, presence
 from instructseg.recipes.instructseg.images import PADDING, frame_pixels, mask_image_size, mask_pixels
 from instructseg.recipes.instructseg.mask_decoder import Prediction
@@ -272,23 +270,3 @@ def test_presence_is_half_at_the_threshold(score: float, threshold: float) -> No
     assert 0.0 <= found <= 1.0
     assert (found >= 0.5) == (score >= threshold)
     assert presence(1.0, threshold) == 1.0
-
-
-# Assignment
-
-
-@given(cost=arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(-5, 5, width=16)))
-@unhurried
-def test_no_assignment_is_cheaper(cost: np.ndarray) -> None:
-    rows, columns = assign(cost)
-    n, m = cost.shape
-    assert len(rows) == len(columns) == len(set(columns.tolist())) == min(n, m)
-    assert rows.tolist() == sorted(set(rows.tolist()))
-    wide = cost if n <= m else cost.T
-    cheapest = min(wide[range(len(wide)), p].sum() for p in itertools.permutations(range(max(n, m)), min(n, m)))
-    assert cost[rows, columns].sum() == pytest.approx(cheapest, abs=1e-9)
-
-
-def test_costs_that_are_no_numbers() -> None:
-    with pytest.raises(BadInput, match="finite"):
-        assign(np.array([[1.0, np.nan]]))

@@ -7,6 +7,7 @@ the assignment of labels to objects with the best mean J&F counts. The same labe
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ..core import BadInput
 from .region_boundary import VideoScores, score_video
@@ -35,36 +36,12 @@ def score_objects(predicted: np.ndarray, truth: np.ndarray) -> list[VideoScores]
 
 
 def best_assignment(scores: np.ndarray) -> list[int]:
-    """The row for each column of (P, O) scores, P >= O, no row twice, such that their sum is largest.
-
-    The Hungarian method with potentials, one column at a time: O(O² P).
-    """
+    """The row for each column of (P, O) scores, P >= O, no row twice, such that their sum is largest."""
     rows, columns = np.shape(scores) if np.ndim(scores) == 2 else (0, 1)
     if rows < columns or not np.isfinite(scores).all():
         raise BadInput(f"an assignment needs finite scores with as many rows as columns; got {scores!r}")
-    costs = -np.asarray(scores, np.float64).T  # (O, P): columns are served, rows are taken
-    served = np.full(rows + 1, -1)  # which column has this row; the last entry stands for the column being served
-    column_price, row_price = np.zeros(columns), np.zeros(rows + 1)
-    for column in range(columns):
-        served[rows], here = column, rows
-        slack, came_from = np.full(rows, np.inf), np.full(rows, rows)
-        visited = np.zeros(rows + 1, bool)
-        while served[here] >= 0:  # follow the cheapest chain of reassignments to a row that is free
-            visited[here] = True
-            reduced = costs[served[here]] - column_price[served[here]] - row_price[:rows]  # (P,)
-            better = ~visited[:rows] & (reduced < slack)
-            slack[better], came_from[better] = reduced[better], here
-            following = int(np.where(visited[:rows], np.inf, slack).argmin())
-            step = slack[following]
-            column_price[served[visited]] += step
-            row_price[visited] -= step
-            slack[~visited[:rows]] -= step
-            here = following
-        while here != rows:  # take over along the chain
-            served[here] = served[came_from[here]]
-            here = came_from[here]
-    order = {int(column): row for row, column in enumerate(served[:rows]) if column >= 0}
-    return [order[column] for column in range(columns)]
+    _, chosen = linear_sum_assignment(np.asarray(scores, np.float64).T, maximize=True)
+    return chosen.tolist()
 
 
 def _labels(maps: np.ndarray, name: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 
-from .assignment import assign
 from .mask_decoder import Prediction
 
 Draw = Callable[[tuple[int, ...]], torch.Tensor]
@@ -119,7 +119,7 @@ def match(masks: torch.Tensor, targets: torch.Tensor, places: torch.Tensor, sett
     total = probabilities.sum(1)[:, None] + labels.sum(1)[None]
     dice = 1 - (2 * probabilities @ labels.T + 1) / (total + 1)
     cost = settings.mask_weight * bce + settings.dice_weight * dice
-    queries, found = assign(cost.cpu().double().numpy())
+    queries, found = linear_sum_assignment(cost.cpu().double().numpy())
     device = masks.device
     return _indices(queries, device), _indices(found, device)
 

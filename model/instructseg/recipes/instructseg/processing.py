@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Segmenter, Target, TargetMask
 from ...options import parse_options
-from .assignment import assign
 from .checkpoint import LoadedInstructSeg, load_checkpoint
 from .configuration import REFERENCES, InstructSegOptions
 from .history import Answer, History
@@ -147,7 +147,7 @@ class InstructSegSegmenter(Segmenter):
             return answers[:1]
         cost = [[-_overlap(t.answer.mask, a.mask) - 1e-3 * a.score for a in answers] for t in tokens]
         chosen = [self.reader.nothing(frame) for _ in tokens]
-        for row, column in zip(*assign(np.array(cost)), strict=True):
+        for row, column in zip(*linear_sum_assignment(np.array(cost)), strict=True):
             chosen[row] = answers[column]
         return chosen
 
