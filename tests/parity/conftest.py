@@ -1,6 +1,6 @@
 """``@pytest.mark.golden("system", "tensor", ...)``: the test runs once for every recorded case that holds these tensors
 (regular expressions over tensor names), with the file as the fixture ``case`` and the system as ``golden``. With
-``committed=False`` the recording is too big for the repository: the test belongs to runs with ``--golden-root`` only."""
+``committed=False`` the recording is too big for the repository: the test is for runs with ``--golden-root``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     system, *tensors = mark.args
     golden = Golden(_root(metafunc.config), system)
     cases = golden.cases(*tensors)
-    if not cases and golden.root == COMMITTED and mark.kwargs.get("committed", True):  # another set may lack a kind of case: that test then is skipped
+    # Another set may lack a kind of case, and that test then is skipped; ours may not.
+    if not cases and golden.root == COMMITTED and mark.kwargs.get("committed", True):
         raise pytest.UsageError(
             f"{golden.folder} holds no case with {tensors}: {metafunc.definition.nodeid} cannot run"
         )

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from instructseg.checkpoints import account, empty_weights
-from instructseg.modules.sam import SamSizes, published_sam_shapes
+from instructseg.modules.sam_keys import published_sam_shapes
 from instructseg.modules.sam_masks import upscale_masks
+from instructseg.modules.sam_sizes import SamSizes
 from instructseg.preprocessing import clip_pixels, sam_pixels
 from instructseg.recipes.videolisa.checkpoint import IGNORED, PARTS, sam_sizes
 from instructseg.recipes.videolisa.configuration import PRESETS

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from instructseg.checkpoints import account, empty_weights
 from instructseg.core import BadInput
 from instructseg.modules.evidence import mask_evidence, rejection_score
-from instructseg.modules.sam import SamSizes, TokenPromptedSam, published_sam_shapes, sam_part, square_patches
+from instructseg.modules.sam import TokenPromptedSam
+from instructseg.modules.sam_keys import published_sam_shapes, sam_part
 from instructseg.modules.sam_masks import upscale_masks
+from instructseg.modules.sam_sizes import SamSizes
 
 TINY = SamSizes(
     image_size=64, patch_size=16, hidden=16, layers=2, heads=2, mlp=32, window=3, global_layers=(1,), prompt=16,
@@ -113,6 +115,3 @@ def test_rejection_scores_stay_probabilities(token: float, evidence: float) -> N
 def test_sizes_are_values() -> None:
     assert dataclasses.replace(SamSizes(), layers=32) == SamSizes.vit_h()
     assert SamSizes.vit_h().grid == 64
-    assert square_patches(576) == 24
-    with pytest.raises(BadInput, match="577 patches"):
-        square_patches(577)

@@ -113,7 +113,7 @@ def test_weights_that_lack_their_last_bytes(checkpoint: Path, tmp_path: Path) ->
     [
         (lambda t: t.pop("answer.bias"), "1 missing.*answer.bias"),
         (lambda t: t.update(extra=torch.zeros(2)), "1 unexpected.*extra"),
-        (lambda t: t.update({"answer.bias": torch.zeros(4)}), r"another shape.*answer.bias is \(4,\), the model.s is \(3,\)"),
+        (lambda t: t.update({"answer.bias": torch.zeros(4)}), r"another shape.*answer.bias is \(4,\), the model"),
     ],
 )
 def test_every_key_is_accounted_for(checkpoint: Path, tmp_path: Path, change, what: str) -> None:

@@ -21,7 +21,7 @@ import instructseg
 from instructseg.checkpoints import account
 from instructseg.core import BadInput, Clip, Instruction
 from instructseg.modules.clip_patches import clip_vit_l14, published_clip_shapes
-from instructseg.modules.sam import SamSizes
+from instructseg.modules.sam_sizes import SamSizes
 from instructseg.recipes.visa.checkpoint import IGNORED, PARTS, TOWER
 from instructseg.recipes.visa.configuration import PRESETS, VisaConfig
 from instructseg.recipes.visa.modeling import VisaModel

@@ -10,7 +10,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 from unit.tiny_tokenizer import write_tokenizer
 
 from instructseg.modules.clip_patches import published_clip_shapes
-from instructseg.modules.sam import SamSizes, published_sam_shapes
+from instructseg.modules.sam_keys import published_sam_shapes
+from instructseg.modules.sam_sizes import SamSizes
 from instructseg.recipes.gsva.checkpoint import PEFT_PREFIX
 from instructseg.recipes.gsva.configuration import GsvaConfig, Layout
 

@@ -14,7 +14,8 @@ from transformers import CLIPVisionConfig
 from unit.tiny_tokenizer import trained
 
 from instructseg.modules.clip_patches import published_clip_shapes
-from instructseg.modules.sam import SamSizes, published_sam_shapes
+from instructseg.modules.sam_keys import published_sam_shapes
+from instructseg.modules.sam_sizes import SamSizes
 from instructseg.recipes.videolisa.configuration import VideoLISAConfig
 
 Layout = Literal["shards", "single", "bin", "peft"]

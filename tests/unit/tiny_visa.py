@@ -15,7 +15,8 @@ from transformers import CLIPVisionConfig
 from unit.tiny_tokenizer import trained, write_tokenizer
 
 from instructseg.modules.clip_patches import published_clip_shapes
-from instructseg.modules.sam import SamSizes, published_sam_shapes
+from instructseg.modules.sam_keys import published_sam_shapes
+from instructseg.modules.sam_sizes import SamSizes
 from instructseg.recipes.visa.configuration import VisaConfig
 from instructseg.recipes.visa.prompts import SEG
 

@@ -31,7 +31,8 @@ from ...checkpoints import (
 from ...checkpoints.views import Tensors
 from ...core import BadInput
 from ...modules.clip_patches import clip_config, clip_part, clip_vit_l14, find_clip, load_clip
-from ...modules.sam import SamSizes, sam_part
+from ...modules.sam_keys import sam_part
+from ...modules.sam_sizes import SamSizes
 from .configuration import GsvaConfig, GsvaOptions, Layout, llama_config
 from .lora import LORA_RENAMES, add_lora, lora_rank
 from .modeling import GsvaModel

@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from ...core import BadInput
 from ...modules.clip_patches import clip_vit_l14
 from ...modules.evidence import Rule
-from ...modules.sam import SamSizes
+from ...modules.sam_sizes import SamSizes
 
 Layout = Literal["gsva", "lisa"]
 

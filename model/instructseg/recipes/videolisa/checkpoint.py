@@ -26,7 +26,8 @@ from ...checkpoints import (
 )  # fmt: skip
 from ...core import BadInput
 from ...modules.clip_patches import ClipPatches, clip_config, find_clip, load_clip
-from ...modules.sam import SamSizes, sam_part
+from ...modules.sam_keys import sam_part
+from ...modules.sam_sizes import SamSizes
 from .configuration import VideoLISAConfig, VideoLISAOptions
 from .modeling import VideoLISA
 from .tokens import Phi3Tokens, check_vocabulary, load_tokens

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from transformers import Phi3ForCausalLM
 
-from ...modules.sam import SamSizes, TokenPromptedSam
+from ...modules.sam import TokenPromptedSam
+from ...modules.sam_sizes import SamSizes
 from ...modules.splicing import Spliced, predicting_positions, splice
 from ...modules.token_mlp import project, projector, text_hidden_fcs
 from .configuration import VideoLISAConfig

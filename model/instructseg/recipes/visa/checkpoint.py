@@ -24,7 +24,8 @@ from ...checkpoints import (
 from ...checkpoints.views import View
 from ...core import BadInput
 from ...modules.clip_patches import CLIP_IGNORED, clip_config, clip_part, clip_vit_l14, find_clip, load_clip
-from ...modules.sam import SamSizes, sam_part
+from ...modules.sam_keys import sam_part
+from ...modules.sam_sizes import SamSizes
 from ...sentencepieces import SentencePieces
 from .configuration import CLIP_L14, VisaConfig, VisaOptions
 from .modeling import VisaModel

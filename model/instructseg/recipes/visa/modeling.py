@@ -13,7 +13,8 @@ from transformers import CLIPVisionConfig, LlamaForCausalLM
 from ...core import BadInput
 from ...modules.clip_patches import ClipPatches
 from ...modules.dpc_knn import TokenMerging
-from ...modules.sam import SamSizes, TokenPromptedSam
+from ...modules.sam import TokenPromptedSam
+from ...modules.sam_sizes import SamSizes
 from ...modules.splicing import Spliced, predicting_positions, splice
 from ...modules.token_mlp import project, projector, text_hidden_fcs
 from ...sentencepieces import IMAGE_PLACEHOLDER

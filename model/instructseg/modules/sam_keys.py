@@ -1,17 +1,51 @@
-"""The key layout of original Segment Anything checkpoints at any size: names and shapes, without weights."""
+"""The keys of original Segment Anything checkpoints: what transformers calls them, and their shapes at any size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .sam import SamSizes
+from ..checkpoints import Part
+from .sam_sizes import SamSizes
 
 Shapes = dict[str, tuple[int, ...]]
 
+# Original names, with the prefix of the whole model taken off, to transformers' names.
+SAM_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^image_encoder\.", "vision_encoder."),
+    (r"patch_embed\.proj\.", "patch_embed.projection."),
+    (r"vision_encoder\.blocks\.", "vision_encoder.layers."),
+    (r"(vision_encoder\.layers\.\d+)\.norm([12])\.", r"\1.layer_norm\2."),
+    (r"neck\.0\.", "neck.conv1."),
+    (r"neck\.1\.", "neck.layer_norm1."),
+    (r"neck\.2\.", "neck.conv2."),
+    (r"neck\.3\.", "neck.layer_norm2."),
+    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+    (r"point_embeddings\.", "point_embed."),
+    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    (r"(transformer\.layers\.\d+)\.norm([1-4])\.", r"\1.layer_norm\2."),
+    (r"norm_final_attn\.", "layer_norm_final_attn."),
+    (r"output_upscaling\.0\.", "upscale_conv1."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"output_upscaling\.3\.", "upscale_conv2."),
+    (r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.0\.", r"\1.proj_in."),
+    (r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.1\.", r"\1.layers.0."),
+    (r"((?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.2\.", r"\1.proj_out."),
+)
+# transformers holds the positional matrix twice.
+SAM_COPIES = (
+    (r"prompt_encoder\.shared_embedding\.positional_embedding", "shared_image_embedding.positional_embedding"),
+)
 
-def shapes_of(sizes: SamSizes) -> Shapes:
-    """Every tensor of ``sam_vit_*.pth`` (``pixel_mean`` and ``pixel_std`` are no part of it)."""
+
+def sam_part(source: str, target: str) -> Part:
+    """The conversion of an original SAM under ``source`` to a ``SamModel`` under ``target``."""
+    return Part(source, target, SAM_RENAMES, SAM_COPIES)
+
+
+def published_sam_shapes(sizes: SamSizes) -> Shapes:
+    """Names and shapes of every tensor of ``sam_vit_*.pth`` (``pixel_mean`` and ``pixel_std`` are no part of it)."""
     return {
         **{f"image_encoder.{k}": v for k, v in _image_encoder(sizes).items()},
         **{f"prompt_encoder.{k}": v for k, v in _prompt_encoder(sizes).items()},
