@@ -109,5 +109,5 @@ def _allowed(kind: Any, field: dataclasses.Field) -> str:
     if typing.get_origin(kind) is Literal:
         return ", ".join(map(str, typing.get_args(kind)))
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    bounds = f" in {low:g}..{high:g}" if low is not None and high is not None else ""
+    bounds = f" in {low:.12g}..{high:.12g}" if low is not None and high is not None else ""
     return _KINDS[kind] + bounds
