@@ -118,6 +118,8 @@ class Target:
     token: the recipe's opaque target token that prompts the mask head on any frame; None when rejected.
     score: confidence in [0, 1] that the target is in the key frame. rejection_score: probability in [0, 1] that what
     the instruction names is absent. phrase: the words this slot answers, where the recipe knows them, else "".
+    anchor: a mask that the recipe has made already, for whoever carries masks from frame to frame; None: ``segment``
+    makes one.
     """
 
     token: Any
@@ -126,6 +128,16 @@ class Target:
     rejected: bool
     phrase: str = ""
     reason: str = ""
+    anchor: Anchor | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Anchor:
+    """A target's mask on frame ``frame`` of the clip, 0 for the oldest; not the key frame where the answer is about an
+    earlier one."""
+
+    frame: int
+    mask: TargetMask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,6 +198,7 @@ class Segmenter(abc.ABC):
     carries_tokens: bool = True  # whether a token must see the frames since its key frame; False: each is read anew
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
+    notes_untracked: tuple[str, ...] = ()  # those of them that no longer hold once a tracker carries the masks
 
     @abc.abstractmethod
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:

@@ -20,12 +20,12 @@ from torch.nn import functional
 from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Segmenter, Target, TargetMask
 from ...modules.evidence import mask_evidence
 from ...options import parse_options
+from ...recent_images import RecentImages, Value
 from .checkpoint import Loaded, load_checkpoint
 from .commands import Command, CommandReader
 from .configuration import MllmSegOptions
 from .inference import refusal_probability
 from .modeling import ImageMemory
-from .recent_images import RecentImages, Value
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
