@@ -15,7 +15,7 @@ from .ground_step import GroundStep
 from .mask_step import MaskStep
 from .state import Callbacks, Log, StreamState
 from .statistics import EngineStatistics
-from .threads import Workers
+from .threads import Workers, WorkersFactory
 from .types import FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent
 
 STOP_TIMEOUT_S = 5.0
@@ -29,8 +29,9 @@ class StreamingEngine:
 
     clock_ns: the owner's clock, in the time base of the frames' stamps where there is one (ages are clock minus stamp).
     log: called with (level of the logging module, message); the logger "instructseg.streaming" without it. Callbacks
-    run outside every lock; one that raises is logged and counted. The text of an instruction is taken as it is: clean
-    it first (``language.clean_instruction``).
+    run outside every lock; one that raises is logged and counted. workers: what runs the two halves between start and
+    stop; a simulation brings its own (``evaluation.simulated_stream``). The text of an instruction is taken as it is:
+    clean it first (``language.clean_instruction``).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class StreamingEngine:
         on_grounding: Callable[[GroundingResult], None] | None = None,
         on_instructions: Callable[[tuple[InstructionStatus, ...]], None] | None = None,
         log: Log | None = None,
+        workers: WorkersFactory = Workers,
     ) -> None:
         self.config = config or EngineConfig()
         callbacks = Callbacks(on_result, on_rejection, on_grounding, on_instructions)
@@ -51,6 +53,7 @@ class StreamingEngine:
         self._grounding = GroundStep(self._state)
         self._inline = MaskStep(self._state, before_segmenting=self._ground_due)
         self._box = FrameBox(keep_every=self.config.frame_policy == "every")
+        self._make_workers = workers
         self._workers: Workers | None = None
         self._started_ns = clock_ns()
         self._life = threading.Lock()  # start, stop and process exclude each other
@@ -84,7 +87,7 @@ class StreamingEngine:
             self._started_ns = self._state.clock_ns()
             self._forget("started")
             masking = MaskStep(self._state)
-            self._workers = Workers(self._state, self._box, masking, self._grounding, self._publish)
+            self._workers = self._make_workers(self._state, self._box, masking, self._grounding, self._publish)
             self._workers.start()
         self._state.outbox.deliver()
 

@@ -105,6 +105,7 @@ class MaskStep:
         stream.alive_ns, stream.stale = now_ns, False
         state.book.settle(frame.camera, frame.stamp_ns)
         state.post_events()
+        state.guard.notify_all()  # a target that has just been lost may be asked about at once
         age_s = (now_ns - frame.stamp_ns) / 1e9
         state.recorder.frame_out(time.monotonic_ns(), age_s, timings)
         return FrameResult(frame, tuple(targets), age_s, timings)

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..core import Frame
 from .box import FrameBox
-from .ground_step import GroundStep
+from .ground_step import GroundingJob, GroundStep
 from .mask_step import MaskStep
 from .state import StreamState
 from .types import FrameRefused, FrameResult
@@ -68,10 +69,7 @@ class Workers:
 
     def _mask_frames(self) -> None:
         state = self._state
-        while not self._stop.is_set():
-            frame = self._box.take()
-            if frame is None:
-                return
+        while (frame := self._next_frame()) is not None:
             try:
                 result = self._masking.run(frame)
             except FrameRefused:
@@ -86,15 +84,26 @@ class Workers:
 
     def _ground_when_due(self) -> None:
         state = self._state
-        while not self._stop.is_set():
-            with state.guard:
-                job = self._grounding.next_job()
-                if job is None:
-                    if not self._stop.is_set():
-                        state.guard.wait()
-                    continue
+        while (job := self._next_job()) is not None:
             try:
                 self._grounding.run(job)
             except Exception as error:  # as above
                 state.fault("grounding", error)
             state.outbox.deliver()
+
+    def _next_frame(self) -> Frame | None:
+        """Wait for a frame; None when it is time to stop."""
+        return None if self._stop.is_set() else self._box.take()
+
+    def _next_job(self) -> GroundingJob | None:
+        """Wait until an instruction is due; None when it is time to stop."""
+        with self._state.guard:
+            while not self._stop.is_set():
+                job = self._grounding.next_job()
+                if job is not None:
+                    return job
+                self._state.guard.wait()
+        return None
+
+
+WorkersFactory = Callable[[StreamState, FrameBox, MaskStep, GroundStep, Callable[[FrameResult], None]], Workers]
