@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from ...core import EncodedFrame, Frame, TargetMask
+from ...recent_images import RecentImages
 from ...tracking.memory import MemoryTracker
 from .checkpoint import Loaded
 from .configuration import MllmSegOptions
 from .processing import Features, MllmSegSegmenter, Seen, SlotToken, target_mask
-from .recent_images import RecentImages
 
 VISIBLE = 0.5  # score from which a mask of the recipe's own is worth remembering
 
