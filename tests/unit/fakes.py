@@ -21,9 +21,11 @@ from instructseg.core import (
     Instruction,
     Sampling,
     Segmenter,
+    State,
     Target,
     TargetMask,
 )
+from instructseg.streaming import EngineConfig, FrameResult, StreamingEngine
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SECOND = 1_000_000_000
@@ -137,3 +139,69 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+class Owner:
+    """An engine on a clock that stands still, and everything it tells. As a context: the engine with its threads."""
+
+    def __init__(self, segmenter: ColourSegmenter | None = None, **config) -> None:
+        self.segmenter = segmenter or ColourSegmenter()
+        self.clock = ManualClock()
+        self.results, self.rejections, self.groundings, self.instructions, self.said = [], [], [], [], []
+        self.engine = StreamingEngine(
+            self.segmenter,
+            EngineConfig(**config),
+            clock_ns=self.clock,
+            on_result=self.results.append,
+            on_rejection=self.rejections.append,
+            on_grounding=self.groundings.append,
+            on_instructions=self.instructions.append,
+            log=lambda level, message: self.said.append(message),
+        )
+
+    def __enter__(self) -> Owner:
+        self.engine.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for gate in self.segmenter.gates.values():
+            gate.set()
+        self.engine.stop()
+
+    # Without threads
+
+    def show(self, seconds: float, *colours: str, **kwargs) -> FrameResult:
+        """The result on one frame."""
+        self.clock.ns = round(seconds * SECOND)
+        return self.engine.process(colour_frame(seconds, *colours, **kwargs))
+
+    def play(self, start: float, end: float, *colours: str, rate: float = 10.0) -> FrameResult:
+        """Frames from start up to and including end; the last result."""
+        steps = round((end - start) * rate)
+        return [self.show(start + i / rate, *colours) for i in range(steps + 1)][-1]
+
+    # With threads
+
+    def send(self, seconds: float, *colours: str, **kwargs) -> None:
+        """Submit a frame and wait for its result."""
+        count = len(self.results)
+        self.clock.ns = round(seconds * SECOND)
+        self.engine.submit_frame(colour_frame(seconds, *colours, **kwargs))
+        assert eventually(lambda: len(self.results) > count), f"no result for the frame of {seconds} s"
+
+    def states(self) -> list[State]:
+        """Of the targets on the newest result."""
+        return states(self.results[-1])
+
+    def wait_for(self, state: State, seconds: float, *colours: str) -> float:
+        """Send frames, 0.1 s apart by their stamps, until the first target is in ``state``; the last frame's time."""
+        for step in range(200):
+            self.send(seconds + step / 10, *colours)
+            if self.states() and self.states()[0] is state:
+                return seconds + step / 10
+            time.sleep(0.005)
+        raise AssertionError(f"never {state.name}; last {self.states()}")
+
+
+def states(result: FrameResult) -> list[State]:
+    return [target.state for target in result.targets]

@@ -4,42 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from unit.fakes import SECOND, ColourSegmenter, ManualClock, colour_frame
+from unit.fakes import SECOND, ColourSegmenter, Owner, colour_frame, states
 
 from instructseg.core import BadInput, Instruction, InstructSegError, Mode, Sampling, State, TargetMask
-from instructseg.streaming import EngineConfig, FrameRefused, FrameResult, StreamingEngine
-
-
-class Owner:
-    """An engine and everything it tells."""
-
-    def __init__(self, segmenter: ColourSegmenter | None = None, **config) -> None:
-        self.segmenter = segmenter or ColourSegmenter()
-        self.clock = ManualClock()
-        self.results, self.rejections, self.groundings, self.instructions, self.said = [], [], [], [], []
-        self.engine = StreamingEngine(
-            self.segmenter,
-            EngineConfig(**config),
-            clock_ns=self.clock,
-            on_result=self.results.append,
-            on_rejection=self.rejections.append,
-            on_grounding=self.groundings.append,
-            on_instructions=self.instructions.append,
-            log=lambda level, message: self.said.append(message),
-        )
-
-    def show(self, seconds: float, *colours: str, **kwargs) -> FrameResult:
-        self.clock.ns = round(seconds * SECOND)
-        return self.engine.process(colour_frame(seconds, *colours, **kwargs))
-
-    def play(self, start: float, end: float, *colours: str, rate: float = 10.0) -> FrameResult:
-        """Frames from start up to and including end; the last result."""
-        steps = round((end - start) * rate)
-        return [self.show(start + i / rate, *colours) for i in range(steps + 1)][-1]
-
-
-def states(result: FrameResult) -> list[State]:
-    return [target.state for target in result.targets]
+from instructseg.streaming import FrameRefused, StreamingEngine
 
 
 def changes(owner: Owner) -> list[tuple[State, State]]:

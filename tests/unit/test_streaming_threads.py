@@ -7,57 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from unit.fakes import SECOND, ColourSegmenter, ManualClock, colour_frame, eventually
+from unit.fakes import SECOND, ColourSegmenter, Owner, colour_frame, eventually
 
 from instructseg.core import Instruction, State
-from instructseg.streaming import EngineConfig, StreamingEngine
-
-
-class Owner:
-    """A running engine whose results are kept under a lock."""
-
-    def __init__(self, segmenter: ColourSegmenter | None = None, **config) -> None:
-        self.segmenter = segmenter or ColourSegmenter()
-        self.clock = ManualClock()
-        self.results, self.groundings, self.rejections, self.instructions, self.said = [], [], [], [], []
-        self.engine = StreamingEngine(
-            self.segmenter,
-            EngineConfig(**config),
-            clock_ns=self.clock,
-            on_result=self.results.append,
-            on_rejection=self.rejections.append,
-            on_grounding=self.groundings.append,
-            on_instructions=self.instructions.append,
-            log=lambda level, message: self.said.append(message),
-        )
-
-    def __enter__(self) -> Owner:
-        self.engine.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for gate in self.segmenter.gates.values():
-            gate.set()
-        self.engine.stop()
-
-    def send(self, seconds: float, *colours: str, **kwargs) -> None:
-        """Submit a frame and wait for its result."""
-        count = len(self.results)
-        self.clock.ns = round(seconds * SECOND)
-        self.engine.submit_frame(colour_frame(seconds, *colours, **kwargs))
-        assert eventually(lambda: len(self.results) > count), f"no result for the frame of {seconds} s"
-
-    def states(self) -> list[State]:
-        return [target.state for target in self.results[-1].targets]
-
-    def wait_for(self, state: State, seconds: float, *colours: str) -> float:
-        """Send frames, 0.1 s apart by their stamps, until the first target is in ``state``; the last frame's time."""
-        for step in range(200):
-            self.send(seconds + step / 10, *colours)
-            if self.states() and self.states()[0] is state:
-                return seconds + step / 10
-            time.sleep(0.005)
-        raise AssertionError(f"never {state.name}; last {self.states()}")
+from instructseg.streaming import StreamingEngine
 
 
 def test_masks_go_on_while_the_reasoner_thinks_and_the_first_one_is_of_the_present_frame():
