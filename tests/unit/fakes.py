@@ -45,7 +45,8 @@ class ColourToken:
 class ColourSegmenter(Segmenter):
     """raising: steps that raise now. delays: seconds by step. gates: events that a step waits for before it answers;
     entered: set when a step has begun. rejection: rejection score by colour (else from the key frame's pixels).
-    score: mask score from its pixels. renew_tokens: every segmentation returns a new token."""
+    score: mask score from its pixels. renew_tokens: every segmentation returns a new token. broken_cameras: encode
+    raises when a frame of theirs is among those given."""
 
     name = "colours"
     max_targets = 3
@@ -59,13 +60,18 @@ class ColourSegmenter(Segmenter):
         self.entered = {step: threading.Event() for step in ("encode", "ground", "segment")}
         self.rejection: dict[str, float] = {}
         self.score: Callable[[int], float] = lambda pixels: 0.9 if pixels else 0.02
+        self.broken_cameras: set[str] = set()
         self.encoded: list[int] = []
+        self.batches: list[list[str]] = []  # cameras, by call of encode
         self.clips: list[Clip] = []
         self.segmented: list[tuple[int, int]] = []  # (stamp, number of tokens)
         self.last_tokens: tuple[ColourToken, ...] = ()
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
         self._begin("encode")
+        self.batches.append([frame.camera for frame in frames])
+        if self.broken_cameras.intersection(self.batches[-1]):
+            raise RuntimeError("encode broke on a camera")
         self.encoded += [frame.stamp_ns for frame in frames]
         return [EncodedFrame(frame, frame.image) for frame in frames]
 

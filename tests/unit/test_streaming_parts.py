@@ -16,7 +16,7 @@ from instructseg.streaming import EngineConfig, FrameBuffer, FrameRefused
 from instructseg.streaming.admission import Admission
 from instructseg.streaming.book import InstructionBook
 from instructseg.streaming.box import QUEUE_FRAMES, FrameBox
-from instructseg.streaming.checks import SegmenterFault, checked_encoding, checked_grounding, checked_masks
+from instructseg.streaming.checks import SegmenterFault, checked_encodings, checked_grounding, checked_masks
 from instructseg.streaming.outbox import Outbox
 from instructseg.streaming.statistics import Recorder, percentile, resident_bytes
 
@@ -46,7 +46,6 @@ def encoded(seconds: float, **kwargs) -> EncodedFrame:
         ("refresh_period", -1.0),
         ("ground_on_loss", 1),
         ("frame_policy", "newest"),
-        ("tracker", "memory"),
         ("cameras", ["left"]),
         ("cameras", ("left", "left")),
         ("cameras", ("",)),
@@ -201,6 +200,31 @@ def test_latest_keeps_one_frame_a_camera_in_turn():
     assert box.take() is frames[1]
 
 
+def test_the_camera_served_longest_ago_comes_first():
+    box = FrameBox(keep_every=False)
+    box.open()
+    taken = []
+    for turn in range(6):
+        box.put(colour_frame(turn, camera="fast"))
+        if turn in (0, 3):
+            box.put(colour_frame(turn, camera="slow"))
+            box.put(colour_frame(turn, camera="slower"))
+        taken.append(box.take().camera)
+    assert taken == ["fast", "slow", "slower", "fast", "slow", "slower"]
+
+
+def test_frames_of_other_cameras_that_wait_are_taken_together_but_not_under_every():
+    frames = [colour_frame(0, camera=name) for name in "abcd"]
+    for keep_every in (False, True):
+        box = FrameBox(keep_every)
+        box.open()
+        for frame in frames:
+            box.put(frame)
+        assert box.take() is frames[0]
+        assert box.take_more(2) == ([] if keep_every else frames[1:3])
+        assert box.take() is frames[1 if keep_every else 3]
+
+
 def test_a_closed_box_takes_nothing_and_wakes_who_waits():
     box = FrameBox(keep_every=False)
     assert box.put(colour_frame(0)) == "not_running"
@@ -265,11 +289,12 @@ def test_events_keep_their_order_even_when_a_callback_adds_one_and_another_raise
 
 
 def test_encodings_are_checked():
-    frame = colour_frame(0)
-    assert checked_encoding([EncodedFrame(frame, 1)], frame).features == 1
-    for wrong in ([], [1], [EncodedFrame(colour_frame(0), 1)]):
+    frame, other = colour_frame(0), colour_frame(0, camera="other")
+    right = [EncodedFrame(frame, 1), EncodedFrame(other, 2)]
+    assert checked_encodings(right, [frame, other]) == right
+    for wrong in ([], [1, 2], right[:1], right[::-1], [right[0], EncodedFrame(colour_frame(0), 1)]):
         with pytest.raises(SegmenterFault, match="encode"):
-            checked_encoding(wrong, frame)
+            checked_encodings(wrong, [frame, other])
 
 
 def test_groundings_are_checked():

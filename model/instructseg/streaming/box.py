@@ -13,8 +13,9 @@ QUEUE_FRAMES = 8  # bound of the queue under "every"
 class FrameBox:
     """Hand-over of frames from many threads to one.
 
-    "latest": one slot a camera; a newer frame replaces the one that waits, cameras are served in turn. "every": a queue
-    of at most eight frames; ``put`` waits while it is full. A closed box takes nothing and wakes everybody.
+    "latest": one slot a camera; a newer frame replaces the one that waits, and the camera that was served longest ago
+    comes first, however fast the others are. "every": a queue of at most eight frames in the order they came; ``put``
+    waits while it is full. A closed box takes nothing and wakes everybody.
     """
 
     def __init__(self, keep_every: bool) -> None:
@@ -22,6 +23,8 @@ class FrameBox:
         self._changed = threading.Condition()
         self._queue: deque[Frame] = deque()
         self._closed = True
+        self._turns = 0
+        self._served: dict[str, int] = {}  # by camera, the turn it was last taken at
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -30,6 +33,7 @@ class FrameBox:
         """Begin to take frames, with an empty box."""
         with self._changed:
             self._queue.clear()
+            self._served.clear()
             self._closed = False
 
     def close(self) -> int:
@@ -70,13 +74,27 @@ class FrameBox:
                 self._changed.wait()
             if not self._queue:
                 return None
-            frame = self._queue.popleft()
             self._changed.notify_all()
-            return frame
+            return self._pop()
+
+    def take_more(self, most: int) -> list[Frame]:
+        """Up to ``most`` further frames that wait now, of as many other cameras; none under "every", where what is
+        computed must not depend on which frames happened to wait together."""
+        with self._changed:
+            return [] if self._keep_every else [self._pop() for _ in range(min(most, len(self._queue)))]
+
+    def _pop(self) -> Frame:
+        if self._keep_every:
+            return self._queue.popleft()
+        frame = min(self._queue, key=lambda waiting: self._served.get(waiting.camera, 0))
+        self._queue.remove(frame)
+        self._turns += 1
+        self._served[frame.camera] = self._turns
+        return frame
 
     def _replace(self, frame: Frame) -> str | None:
         for place, waiting in enumerate(self._queue):
-            if waiting.camera == frame.camera:  # keeps the camera's turn
+            if waiting.camera == frame.camera:
                 self._queue[place] = frame
                 return "replaced"
         return None

@@ -15,13 +15,16 @@ class SegmenterFault(InstructSegError):
     """A recipe broke the Segmenter interface; the message says which step, what was expected and what came."""
 
 
-def checked_encoding(encoded: Sequence[EncodedFrame], frame: Frame) -> EncodedFrame:
-    """The one encoding of ``frame``, or SegmenterFault."""
-    if len(encoded) != 1 or not isinstance(encoded[0], EncodedFrame):
-        raise SegmenterFault(f"encode of one frame must give one EncodedFrame; got {len(encoded)} items")
-    if encoded[0].frame is not frame:
-        raise SegmenterFault("encode must keep the frame it was given; got another one")
-    return encoded[0]
+def checked_encodings(encoded: Sequence[EncodedFrame], frames: Sequence[Frame]) -> Sequence[EncodedFrame]:
+    """One encoding for each frame, in order, or SegmenterFault."""
+    if len(encoded) != len(frames) or not all(isinstance(item, EncodedFrame) for item in encoded):
+        kinds = ", ".join(sorted({type(item).__name__ for item in encoded})) or "nothing"
+        raise SegmenterFault(
+            f"encode of {len(frames)} frame(s) must give as many EncodedFrame; got {len(encoded)}: {kinds}"
+        )
+    if any(item.frame is not frame for item, frame in zip(encoded, frames, strict=True)):
+        raise SegmenterFault("encode must keep the frames it was given, in order; got other ones")
+    return encoded
 
 
 def checked_grounding(groundings: Sequence[Grounding], instruction: Instruction) -> Grounding:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..core import EncodedFrame, Frame, TargetMask
 from ..tracking.token_tracker import Prompt, TokenTracker
 from ..tracking.types import TargetState
-from .checks import checked_encoding, checked_masks
+from .camera_encoder import CameraEncoder
+from .checks import checked_masks
 from .state import CameraStream, StreamState
 from .types import FrameRefused, FrameResult
 
 _T = TypeVar("_T")
+
+
+@dataclasses.dataclass(eq=False)
+class Look:
+    """One frame on its way: encoded, or why not."""
+
+    frame: Frame
+    stream: CameraStream
+    epoch: int
+    timings: dict[str, float]
+    encoded: EncodedFrame | None = None
+    fault: str = ""
 
 
 class MaskStep:
@@ -25,40 +39,64 @@ class MaskStep:
 
     def __init__(self, state: StreamState, before_segmenting: Callable[[str], None] | None = None) -> None:
         self._state = state
+        self._encoder = CameraEncoder(state)
         self._before_segmenting = before_segmenting
 
     def run(self, frame: Frame) -> FrameResult:
         """The result on ``frame``. An exception of the segmenter becomes targets in ERROR. Raises FrameRefused
         ("reset"), and counts it, when the camera was reset meanwhile."""
-        state, timings = self._state, {}
+        looks = self.look([frame])
+        if not looks:
+            raise _reset(frame.camera)
+        return self.masks(looks[0])
+
+    def look(self, frames: Sequence[Frame]) -> list[Look]:
+        """Encode frames of different cameras together and remember them; those whose camera was reset meanwhile are
+        counted and left out."""
+        state = self._state
         with state.guard:
-            stream = state.stream(frame)
-            epoch = stream.buffer.epoch
-        try:
-            encoded = _timed(timings, "encode_s", lambda: checked_encoding(state.segmenter.encode([frame]), frame))
-        except Exception as error:
-            return self._failed(frame, stream, epoch, state.fault("encode", error), None, timings)
+            looks = [Look(frame, stream := state.stream(frame), stream.buffer.epoch, {}) for frame in frames]
+        started = time.perf_counter()
+        encodings = self._encoder.encode(frames)
+        share_s = (time.perf_counter() - started) / len(frames)
+        kept = []
         with state.guard:
-            self._remember(stream, epoch, encoded)
+            for look, encoding in zip(looks, encodings, strict=True):
+                look.timings["encode_s"] = share_s
+                if isinstance(encoding, str):
+                    look.fault = encoding
+                elif self._is_obsolete(look):
+                    continue
+                else:
+                    look.encoded = encoding
+                    self._remember(look.stream, encoding)
+                kept.append(look)
             state.post_events()
             state.guard.notify_all()
+        return kept
+
+    def masks(self, look: Look) -> FrameResult:
+        """The masks on a frame that was looked at. Raises FrameRefused as :meth:`run` does."""
+        state, frame = self._state, look.frame
+        if look.encoded is None:
+            return self._failed(look, look.fault, None)
         if self._before_segmenting is not None:
-            _timed(timings, "ground_s", lambda: self._before_segmenting(frame.camera))
+            _timed(look.timings, "ground_s", lambda: self._before_segmenting(frame.camera))
         with state.guard:
             prompts = {tracker: tracker.prompts() for tracker in state.book.trackers(frame.camera)}
         try:
-            masks = _timed(timings, "segment_s", lambda: self._segment(encoded, prompts))
+            masks = _timed(look.timings, "segment_s", lambda: self._segment(look.encoded, prompts))
         except Exception as error:
             hit = [tracker for tracker in prompts if prompts[tracker]]
-            return self._failed(frame, stream, epoch, state.fault("segment", error), hit, timings)
+            return self._failed(look, state.fault("segment", error), hit)
         with state.guard:
-            self._check_epoch(stream, epoch)
+            self._check_epoch(look)
             targets = [
                 target
                 for tracker in state.book.trackers(frame.camera)
                 for target in tracker.update(frame.stamp_ns, prompts.get(tracker, ()), masks.get(tracker, ()))
             ]
-            return self._finish(frame, stream, targets, timings)
+            return self._finish(look, targets)
 
     def _segment(
         self, encoded: EncodedFrame, prompts: dict[TokenTracker, list[Prompt]]
@@ -70,50 +108,47 @@ class MaskStep:
         masks = iter(checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame))
         return {tracker: [next(masks) for _ in batch] for tracker, batch in prompts.items()}
 
-    def _remember(self, stream: CameraStream, epoch: int, encoded: EncodedFrame) -> None:
-        self._check_epoch(stream, epoch)
+    def _remember(self, stream: CameraStream, encoded: EncodedFrame) -> None:
         stream.buffer.push(encoded)
         stream.alive_ns, stream.stale = self._state.clock_ns(), False
         for tracker in self._state.book.trackers(stream.name):
             tracker.resumed(stream.gap_ns, encoded.frame.stamp_ns)
 
-    def _failed(
-        self,
-        frame: Frame,
-        stream: CameraStream,
-        epoch: int,
-        reason: str,
-        hit: list[TokenTracker] | None,
-        timings: dict[str, float],
-    ) -> FrameResult:
+    def _failed(self, look: Look, reason: str, hit: list[TokenTracker] | None) -> FrameResult:
         """No masks on this frame: the trackers that were ``hit`` (None: all of the camera) go to ERROR."""
-        state = self._state
+        state, frame = self._state, look.frame
         with state.guard:
-            self._check_epoch(stream, epoch)
+            self._check_epoch(look)
             trackers = state.book.trackers(frame.camera)
             for tracker in trackers:
                 if hit is None or tracker in hit:
                     tracker.fail(reason, frame.stamp_ns)
             targets = [target for tracker in trackers for target in tracker.update(frame.stamp_ns)]
-            return self._finish(frame, stream, targets, timings)
+            return self._finish(look, targets)
 
-    def _finish(
-        self, frame: Frame, stream: CameraStream, targets: list[TargetState], timings: dict[str, float]
-    ) -> FrameResult:
-        state = self._state
+    def _finish(self, look: Look, targets: list[TargetState]) -> FrameResult:
+        state, frame = self._state, look.frame
         now_ns = state.clock_ns()
-        stream.alive_ns, stream.stale = now_ns, False
+        look.stream.alive_ns, look.stream.stale = now_ns, False
         state.book.settle(frame.camera, frame.stamp_ns)
         state.post_events()
-        state.guard.notify_all()  # a target that has just been lost may be asked about at once
         age_s = (now_ns - frame.stamp_ns) / 1e9
-        state.recorder.frame_out(time.monotonic_ns(), age_s, timings)
-        return FrameResult(frame, tuple(targets), age_s, timings)
+        state.recorder.frame_out(time.monotonic_ns(), age_s, look.timings)
+        return FrameResult(frame, tuple(targets), age_s, look.timings)
 
-    def _check_epoch(self, stream: CameraStream, epoch: int) -> None:
-        if stream.buffer.epoch != epoch:
-            self._state.recorder.count("drops", "reset")
-            raise FrameRefused("reset", f"camera {stream.name!r} was reset while this frame was being processed")
+    def _is_obsolete(self, look: Look) -> bool:
+        if look.stream.buffer.epoch == look.epoch:
+            return False
+        self._state.recorder.count("drops", "reset")
+        return True
+
+    def _check_epoch(self, look: Look) -> None:
+        if self._is_obsolete(look):
+            raise _reset(look.stream.name)
+
+
+def _reset(camera: str) -> FrameRefused:
+    return FrameRefused("reset", f"camera {camera!r} was reset while this frame was being processed")
 
 
 def _timed(timings: dict[str, float], step: str, call: Callable[[], _T]) -> _T:

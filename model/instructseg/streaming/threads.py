@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..core import Frame
 from .box import FrameBox
@@ -13,6 +14,10 @@ from .ground_step import GroundingJob, GroundStep
 from .mask_step import MaskStep
 from .state import StreamState
 from .types import FrameRefused, FrameResult
+
+MOST_TOGETHER = 8  # cameras whose frames are encoded in one batch; more would keep the first one waiting
+
+_T = TypeVar("_T")
 
 
 class Workers:
@@ -68,19 +73,27 @@ class Workers:
         return not late
 
     def _mask_frames(self) -> None:
-        state = self._state
         while (frame := self._next_frame()) is not None:
-            try:
-                result = self._masking.run(frame)
-            except FrameRefused:
-                result = None
-            except Exception as error:  # a fault of the engine itself: the frame is lost, the thread is not
-                state.fault("processing", error)
-                state.recorder.count("drops", "fault")
-                result = None
-            state.outbox.deliver()
-            if result is not None and not self._stop.is_set():
-                self._publish(result)
+            together = [frame, *self._box.take_more(MOST_TOGETHER - 1)]
+            looks = self._guarded(lambda frames=together: self._masking.look(frames), len(together)) or []
+            for look in looks:
+                result = self._guarded(lambda look=look: self._masking.masks(look), 1)
+                self._state.outbox.deliver()
+                if result is not None and not self._stop.is_set():
+                    self._publish(result)
+
+    def _guarded(self, step: Callable[[], _T], frames: int) -> _T | None:
+        """What the step gives; None where the frames were refused, or lost by a fault of the engine itself, which must
+        not end the thread."""
+        try:
+            return step()
+        except FrameRefused:
+            return None
+        except Exception as error:
+            self._state.fault("processing", error)
+            for _ in range(frames):
+                self._state.recorder.count("drops", "fault")
+            return None
 
     def _ground_when_due(self) -> None:
         state = self._state

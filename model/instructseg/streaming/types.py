@@ -22,8 +22,8 @@ class FrameRefused(BadInput):
 class FrameResult:
     """Every target on one processed frame; the masks are masks of exactly this frame.
 
-    age_s: clock minus the frame's stamp just before publication. timings: seconds by step ("encode_s", "segment_s",
-    and "ground_s" when the frame was grounded inline).
+    age_s: clock minus the frame's stamp just before publication. timings: seconds by step ("encode_s", its share where
+    frames of several cameras were encoded together, "segment_s", and "ground_s" when the frame was grounded inline).
     """
 
     frame: Frame
