@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 import instructseg
 from instructseg.core import BadInput, Instruction, Sampling, Segmenter, State
 from instructseg.options import split_assignments
+from instructseg.registry import check_tracker, with_tracker
 from instructseg.streaming import InstructionStatus, StreamingEngine
 from instructseg.tracking import RejectionEvent
 
@@ -148,7 +149,11 @@ class InstructSegNode(LifecycleNode):
         settings = self.settings
         log, started = self.get_logger(), time.monotonic()
         log.info(f"loading recipe '{settings.recipe}' with {settings.checkpoint or 'its own weights'}")
-        self._segmenter = self._segmenter_factory(settings)
+        check_tracker(settings.tracker, settings.tracker_checkpoint)
+        recipe = self._segmenter_factory(settings)
+        self._segmenter = with_tracker(
+            recipe, settings.tracker, settings.tracker_checkpoint, settings.anchor_period, settings.dtype
+        )
         log.info(f"loaded on {self._segmenter.device} in {time.monotonic() - started:.1f} s; warming up")
         self._segmenter.warm_up(settings.warm_up_height, settings.warm_up_width)
         self._own_sampling = self._segmenter.sampling

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from instructseg.core import BadInput, Sampling
 from instructseg.options import split_assignments
+from instructseg.registry import TRACKERS
 from instructseg.rendering.overlay import STYLES, OverlayStyle
 from instructseg.streaming import EngineConfig
 
@@ -59,6 +60,17 @@ class Settings:
     recipe_options: tuple[str, ...] = _entry(
         (), CONFIGURE, "options of the recipe, each written key=value; `instructseg recipes <name>` lists them"
     )
+    tracker: str = _entry(
+        "token", CONFIGURE, "what carries masks from frame to frame: token: the recipe's own; memory: SAM 2's; hybrid: "
+        "both, the surer is shown", allowed=TRACKERS,
+    )  # fmt: skip
+    tracker_checkpoint: str = _entry(
+        "", CONFIGURE, "SAM 2 weights for tracker memory and hybrid: file, folder or hub id"
+    )
+    anchor_period: float = _entry(
+        0.0, CONFIGURE, "with tracker memory: seconds after which the recipe looks at its target again; 0: at "
+        "groundings only", low=0.0, high=3600.0,
+    )  # fmt: skip
     warm_up_width: int = _entry(640, CONFIGURE, "width in pixels of the image that warms the model", low=16, high=8192)
     warm_up_height: int = _entry(480, CONFIGURE, "height in pixels of that image", low=16, high=8192)
 
@@ -108,7 +120,6 @@ class Settings:
         _ENGINE.frame_policy, ACTIVATE, "latest: the newest frame wins, older ones are dropped and counted; every: "
         "each one is processed and the camera waits", allowed=("latest", "every"),
     )  # fmt: skip
-    tracker: str = _entry(_ENGINE.tracker, ACTIVATE, "how a target is carried from frame to frame", allowed=("token",))
 
     # output
     publish_instance_mask: bool = _entry(True, CONFIGURE, "offer ~/instance_mask and, as PNG, its /compressed")

@@ -1,9 +1,10 @@
-"""The recipes by name, and ``load``: the one way to get a Segmenter."""
+"""The recipes by name, ``load``: the one way to get a Segmenter, and ``with_tracker``: who carries its masks on."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+TRACKERS = ("token", "memory", "hybrid")
 
 
 def load(
@@ -82,11 +84,51 @@ def load(
     recipe = RECIPES[name]
     if not checkpoint and not recipe.shipped:
         raise BadInput(f"recipe {name!r} ships no weights: give the folder or the hub id of its checkpoint")
+    build = importlib.import_module(recipe.module).build
+    return build(checkpoint or None, pick_device(device), _pick_dtype(dtype), dict(options or {}))
+
+
+def with_tracker(
+    segmenter: Segmenter,
+    tracker: str = "token",
+    checkpoint: str | Path | None = None,
+    anchor_period_s: float = 0.0,
+    dtype: str | None = None,
+) -> Segmenter:
+    """The segmenter with the way its masks get from frame to frame.
+
+    tracker: ``token``, the recipe's own token on every frame (the segmenter as it is); ``memory``, SAM 2's memory
+    between the recipe's masks; ``hybrid``, both on every frame. checkpoint: SAM 2's weights for the last two: a file, a
+    folder or a hub id. anchor_period_s: with ``memory``, seconds after which the recipe looks at its target again; 0:
+    at groundings alone. Raises BadInput.
+    """
+    check_tracker(tracker, checkpoint)
+    if tracker == "token":
+        return segmenter
+    from .tracking.agreement import HybridRule
+    from .tracking.following import FollowingSegmenter
+    from .tracking.memory_checkpoint import load_memory_tracker
+
+    memory = load_memory_tracker(checkpoint, segmenter.device, _pick_dtype(dtype))
+    rule = HybridRule() if tracker == "hybrid" else None
+    return FollowingSegmenter(segmenter, memory, anchor_period_s or math.inf, rule)
+
+
+def check_tracker(tracker: str, checkpoint: str | Path | None) -> None:
+    """Raise BadInput for what :func:`with_tracker` cannot use; ask before gigabytes of a recipe are read."""
+    if tracker not in TRACKERS:
+        raise BadInput(f"tracker must be one of {', '.join(TRACKERS)}; got {tracker!r}")
+    if tracker != "token" and not checkpoint:
+        raise BadInput(
+            f"tracker {tracker!r} needs a tracker checkpoint: a file, a folder or a hub id of SAM 2 weights, such as "
+            "facebook/sam2.1-hiera-tiny; none is given"
+        )
+
+
+def _pick_dtype(dtype: str | None) -> torch.dtype | None:
     import torch
 
-    build = importlib.import_module(recipe.module).build
-    picked = None if (dtype or "auto") == "auto" else getattr(torch, dtype)
-    return build(checkpoint or None, pick_device(device), picked, dict(options or {}))
+    return None if (dtype or "auto") == "auto" else getattr(torch, dtype)
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
                 "input": [str(path) for path in paths],
                 "recipe": arguments.recipe,
                 "checkpoint": arguments.checkpoint or "shipped",
+                "tracker": arguments.tracker,
                 "device": segmenter.device,
             }
         )

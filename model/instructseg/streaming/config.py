@@ -8,7 +8,6 @@ import math
 from ..core import BadInput
 
 FRAME_POLICIES = ("latest", "every")
-TRACKERS = ("token",)
 
 # (field, lowest, highest) with units in the field's comment below; both ends allowed.
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -44,7 +43,6 @@ class EngineConfig:
     max_instructions: int = 8
     max_rate: float = 0.0  # frames per second and camera taken from submit_frame; 0: all
     frame_policy: str = "latest"  # latest: newest frame wins, older ones are dropped; every: wait for each
-    tracker: str = "token"
     cameras: tuple[str, ...] = ()  # names accepted; empty: the first camera that sends a frame is the only one
 
     def __post_init__(self) -> None:
@@ -53,7 +51,6 @@ class EngineConfig:
         if not isinstance(self.ground_on_loss, bool):
             raise BadInput(f"EngineConfig.ground_on_loss must be True or False; got {self.ground_on_loss!r}")
         _check_choice("frame_policy", self.frame_policy, FRAME_POLICIES)
-        _check_choice("tracker", self.tracker, TRACKERS)
         _check_cameras(self.cameras)
 
 
