@@ -32,7 +32,7 @@ INSTRUCTIONS = (1, 4, 16)
 WORDS = 1000  # rows of the vocabulary besides the control tokens
 SAME = Floor("at most", 1e-4, "<= 0.0001")
 CONFIG = {
-    "architectures": ["MLLMSeg"],
+    "architectures": ["MLLMSeg"], "ps_version": "v2",
     "vision_config": {
         "hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 768,
         "image_size": 448, "patch_size": 14,
@@ -40,6 +40,7 @@ CONFIG = {
     "llm_config": {
         "architectures": ["InternLM2ForCausalLM"], "vocab_size": WORDS + len(CONTROL), "hidden_size": 256,
         "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024,
+        "rms_norm_eps": 1e-5, "rope_theta": 1e6,
     },
 }  # fmt: skip
 

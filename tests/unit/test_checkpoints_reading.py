@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from unit.fakes import unhurried
 
-from instructseg.checkpoints import open_tensors, read_tensors
+from instructseg.checkpoints import building, open_tensors, read_tensors
 from instructseg.core import BadInput
 
 TENSORS = {
@@ -347,3 +347,29 @@ def test_a_folder_in_place_of_the_weights_is_refused(tmp_path):
         open_tensors(tmp_path)
     with pytest.raises(BadInput, match=r"model\.safetensors"):
         read_tensors(tmp_path / "model.safetensors")
+
+
+def test_a_pickle_of_another_protocol_is_refused_without_the_library_speaking(tmp_path, recwarn):
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": os.system}, protocol=4))
+    with pytest.raises(BadInput, match="pytorch_model.bin holds more than tensors"):
+        open_tensors(tmp_path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (KeyError("zelu"), "config.json: .*'zelu' is not known"),
+        (TypeError("Validation error:\n    expected int, got str"), "config.json: .*: expected int, got str"),
+        (RuntimeError(), "config.json: .*RuntimeError"),
+        (BadInput("depth must be odd; got 2"), "config.json: depth must be odd; got 2"),
+    ],
+)
+def test_what_no_network_can_be_built_from_is_named(fault, words):
+    with pytest.raises(BadInput, match=words), building("folder/config.json"):
+        raise fault
+
+
+def test_other_errors_pass_while_building():
+    with pytest.raises(MemoryError), building("folder/config.json"):
+        raise MemoryError

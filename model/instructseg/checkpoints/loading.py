@@ -7,10 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from ..core import BadInput
 from .account import Ignored, LoadReport, Part, account
 from .views import Tensors
+
+_UNBUILDABLE = (
+    StrictDataclassError, ArithmeticError, AssertionError, AttributeError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -20,6 +25,21 @@ def empty_weights() -> Iterator[None]:
 
     with init_empty_weights(include_buffers=False):
         yield
+
+
+@contextmanager
+def building(source: Path | str) -> Iterator[None]:
+    """What the libraries refuse inside, while they build a network without weights, becomes a BadInput that names
+    ``source``: the file whose values they were given."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from error
+    except LookupError as error:
+        raise BadInput(f"{source}: no network can be built from it: {error} is not known") from error
+    except _UNBUILDABLE as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
+        raise BadInput(f"{source}: no network can be built from it: {why}") from error
 
 
 def load_parts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -126,7 +127,9 @@ class _Safetensors(_File):
 class _Pickle(_File):
     def __init__(self, path: Path):
         # Files of torch before 1.6 are no zip archives, and only those can be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it wonders about is either read or refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         self._tensors = _flat(content, path)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 

@@ -74,6 +74,7 @@ def merge_lora(tensors: Tensors, alpha: float) -> MergedLora:
 
     A checkpoint without LoRA passes unchanged. Raises BadInput where a half, a base or a fitting shape is missing.
     """
+    source = getattr(tensors, "source", None) or "the checkpoint"
     halves: dict[str, dict[str, str]] = {}
     names: dict[str, str] = {}
     for old in tensors.shapes:
@@ -82,15 +83,20 @@ def merge_lora(tensors: Tensors, alpha: float) -> MergedLora:
         else:
             table, new = names, old.replace(_BASE, ".")
         if new in table:
-            raise BadInput(f"LoRA cannot be merged: {old!r} and {table[new]!r} are the same weight under two names")
+            raise BadInput(
+                f"{source}: LoRA cannot be merged: {old!r} and {table[new]!r} are the same weight under two names"
+            )
         table[new] = old
     updates = {}
     for layer, pair in halves.items():
         target = f"{layer}.weight"
         if set(pair) != {"A", "B"} or target not in names:
-            raise BadInput(f"LoRA of {layer!r} is incomplete: it needs lora_A, lora_B and {target!r} or its base_layer")
+            raise BadInput(
+                f"{source}: LoRA of {layer!r} is incomplete: it needs lora_A, lora_B and {target!r} or its base_layer; "
+                "save or fetch the checkpoint again"
+            )
         down, up, weight = tensors.shapes[pair["A"]], tensors.shapes[pair["B"]], tensors.shapes[names[target]]
         if (len(down), len(up)) != (2, 2) or not 0 < down[0] == up[1] or weight != (up[0], down[1]):
-            raise BadInput(f"LoRA of {layer!r} does not fit: A {down}, B {up}, weight {weight}")
+            raise BadInput(f"{source}: LoRA of {layer!r} does not fit: A {down}, B {up}, weight {weight}")
         updates[target] = (pair["A"], pair["B"])
     return MergedLora(tensors, names, updates, alpha)

@@ -14,6 +14,7 @@ from ...checkpoints import (
     Ignored,
     LoadReport,
     Part,
+    building,
     empty_weights,
     load_parts,
     merge_lora,
@@ -26,7 +27,7 @@ from ...checkpoints.views import Tensors, View
 from .configuration import InstructSegSizes
 from .modeling import InstructSegModel
 from .prompts import PromptTokens, load_prompt_tokens
-from .sizes import Unseen, read_sizes
+from .sizes import Unseen, check_config, read_sizes
 
 log = logging.getLogger(__name__)
 LORA_ALPHA = 16  # published training; a published checkpoint has it merged already
@@ -152,11 +153,13 @@ def ignored_keys(sizes: InstructSegSizes) -> tuple[Ignored, ...]:
 def load_checkpoint(checkpoint: str | Path, unseen: Unseen | None = None) -> LoadedInstructSeg:
     """A published checkpoint by folder or hub id. unseen: see :class:`sizes.Unseen`; None takes ``config.json``'s."""
     folder = resolve_checkpoint(checkpoint)
-    config = read_json(folder / "config.json")
+    described = folder / "config.json"
+    config = read_json(described)
+    check_config(config, described)  # another system's folder is named before its weights are opened
     tensors = published_tensors(folder)
-    sizes = read_sizes(config, tensors.shapes, unseen)
+    sizes = read_sizes(config, tensors.shapes, unseen, described)
     tokens = load_prompt_tokens(folder, sizes.language["vocab_size"])
-    model, report = load_model(sizes, tensors)
+    model, report = load_model(sizes, tensors, described)
     log.info("recipe instructseg from %s: %s", folder, report.describe())
     return LoadedInstructSeg(model, tokens, report)
 
@@ -169,9 +172,12 @@ def published_tensors(folder: Path) -> Tensors:
     return merge_lora(tensors, LORA_ALPHA)
 
 
-def load_model(sizes: InstructSegSizes, tensors: Tensors) -> tuple[InstructSegModel, LoadReport]:
-    """The network of these sizes with these tensors, in the checkpoint's own precision. Raises BadInput."""
-    with empty_weights():
+def load_model(
+    sizes: InstructSegSizes, tensors: Tensors, described: Path | str = "config.json"
+) -> tuple[InstructSegModel, LoadReport]:
+    """The network of these sizes with these tensors, in the checkpoint's own precision. described: the file the sizes
+    come from, for messages. Raises BadInput."""
+    with building(described), empty_weights():
         model = InstructSegModel(sizes)
     report = load_parts(model, SplitThirds(tensors), PARTS, ignored_keys(sizes))
     return model.eval(), report

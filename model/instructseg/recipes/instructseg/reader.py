@@ -127,9 +127,13 @@ class Reader:
         patches = (sizes.vision["image_size"] // sizes.vision["patch_size"]) ** 2
         references = REFERENCES if self.video else 1
         others = len(self._prompt) - len(PLACEHOLDERS) + patches + references * sizes.reference_tokens
-        room = sizes.language.get("max_position_embeddings", 2048) - others - sizes.masks.queries
+        positions = sizes.language.get("max_position_embeddings", 2048)
+        room = positions - others - sizes.masks.queries
         if room < 2:
-            raise BadInput(f"the prompt alone takes all positions of the language model ({room} left for instructions)")
+            raise BadInput(
+                f"max_position_embeddings of the checkpoint's config.json is {positions}; the prompt takes "
+                f"{positions - room} and leaves no room for instructions: take the published config.json"
+            )
         return room
 
     def _ids(self, ids: Sequence[int]) -> torch.Tensor:

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ...core import BadInput
@@ -36,27 +37,38 @@ class Unseen:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadInput(
-                    f'"instructseg" {field.name} of config.json must be a whole number above 0; got {value!r}'
-                )
+                raise BadInput(f'"instructseg" {field.name} must be a whole number above 0; got {value!r}')
         if self.image_size % 32:
-            raise BadInput(f'"instructseg" image_size of config.json must be a multiple of 32; got {self.image_size}')
+            raise BadInput(f'"instructseg" image_size must be a multiple of 32; got {self.image_size}')
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> Unseen:
         values = config.get("instructseg", {})
         known = {field.name for field in dataclasses.fields(Unseen)}
         if not isinstance(values, dict) or not set(values) <= known:
-            raise BadInput(f'"instructseg" of config.json may hold {sorted(known)}; got {values!r}')
+            raise BadInput(f'"instructseg" may hold {sorted(known)}; got {values!r}')
         return Unseen(**values)
 
 
-def read_sizes(config: Any, shapes: Shapes, unseen: Unseen | None = None) -> InstructSegSizes:
-    """Sizes of the checkpoint with this ``config.json`` and these tensors. Raises BadInput for another system's."""
-    if not isinstance(config, dict) or not isinstance(config.get("vision_config"), dict):
-        raise BadInput("config.json of InstructSeg must hold the language model's fields and 'vision_config'")
-    unseen = unseen or Unseen.of(config)
+def check_config(config: Any, source: Path | str = "config.json") -> None:
+    """Raise BadInput for another system's ``config.json``."""
+    vision = config.get("vision_config") if isinstance(config, dict) else None
+    parts = ("vision_tower", "mm_projector")
+    if not isinstance(vision, dict) or not all(isinstance(vision.get(part), dict) for part in parts):
+        raise BadInput(
+            f"{source} is not of InstructSeg, which has vision_config with {' and '.join(parts)}; choose the recipe "
+            "that the checkpoint is of"
+        )
+
+
+def read_sizes(
+    config: Any, shapes: Shapes, unseen: Unseen | None = None, source: Path | str = "config.json"
+) -> InstructSegSizes:
+    """Sizes of the checkpoint with this ``config.json``, named ``source`` in messages, and these tensors. Raises
+    BadInput for another system's."""
+    check_config(config, source)
     try:
+        unseen = unseen or Unseen.of(config)
         vision, select = _vision(config["vision_config"]["vision_tower"])
         projector = config["vision_config"]["mm_projector"]["mm_projector_type"]
         return InstructSegSizes(
@@ -70,9 +82,15 @@ def read_sizes(config: Any, shapes: Shapes, unseen: Unseen | None = None) -> Ins
             fusion=_perceiver(shapes, "vmtf_layers.", unseen.fusion_heads),
             masks=_masks(shapes, unseen.image_size),
         )
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from error
+    except KeyError as error:
         raise BadInput(
-            f"the checkpoint is none of InstructSeg: {error.args[0]!r} is missing or has no usable shape"
+            f"{source} and the weights beside it are not of InstructSeg: {error.args[0]!r} is missing"
+        ) from error
+    except (IndexError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"{source} and the weights beside it do not describe an InstructSeg network: {error.args[0]}"
         ) from error
 
 
@@ -83,7 +101,7 @@ def _language(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "partial_rotary_factor")
     absent = [name for name in needed if name not in kept]
     if absent:  # PhiConfig would silently put its own defaults in place
-        raise BadInput(f"config.json of InstructSeg lacks {absent}")
+        raise BadInput(f"{', '.join(absent)} missing; take the config.json that the checkpoint was published with")
     rows = shapes["model.embed_tokens.weight"][0]
     in_range = {
         k: kept[k] if isinstance(kept.get(k), int) and kept[k] < rows else None
@@ -100,7 +118,7 @@ def _vision(tower: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     }
     layers, select = int(kept["num_hidden_layers"]), int(tower["mm_vision_select_layer"])
     if not -layers - 1 <= select <= layers:
-        raise BadInput(f"mm_vision_select_layer of config.json must be in {-layers - 1}..{layers}; got {select}")
+        raise BadInput(f"mm_vision_select_layer must be in {-layers - 1}..{layers}; got {select}")
     if tower.get("mm_vision_select_feature", "patch") not in ("patch", "cls_patch"):
         raise BadInput(
             f"mm_vision_select_feature must be patch or cls_patch; got {tower['mm_vision_select_feature']!r}"

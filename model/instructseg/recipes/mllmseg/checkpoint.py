@@ -15,6 +15,7 @@ import torch
 from ...checkpoints import (
     LoadReport,
     Part,
+    building,
     empty_weights,
     load_parts,
     merge_lora,
@@ -118,7 +119,7 @@ def load_model(
     config: MllmSegConfig, tensors: Tensors, image_token: int, dtype: torch.dtype | None = None
 ) -> tuple[MllmSegModel, LoadReport]:
     """The model with a checkpoint's tensors assigned, in eval mode."""
-    with empty_weights():
+    with building(config.source), empty_weights():
         model = MllmSegModel(config, image_token)
     report = load_parts(model, converted(tensors, config), parts(config.family), dtype=dtype)
     return model.eval(), report

@@ -61,13 +61,14 @@ class MllmSegOptions:
 @dataclasses.dataclass(frozen=True)
 class MllmSegConfig:
     """vision, language: keyword arguments for transformers' configurations. family: of the language model as saved.
-    image_size: pixels a side. vocabulary: rows of the embedding, the added tokens counted."""
+    image_size: pixels a side. vocabulary: rows of the embedding, the added tokens counted. source: the config.json."""
 
     vision: Mapping[str, Any]
     language: Mapping[str, Any]
     family: str
     image_size: int
     patch_size: int
+    source: Path
 
     @property
     def grid(self) -> int:
@@ -97,17 +98,19 @@ def parse_config(values: Mapping[str, Any], source: Path, vocabulary: int | None
         raise BadInput(
             f"{source} is of {values['architectures']}, not of MLLMSeg; choose the recipe that the checkpoint is of"
         )
-    family = FAMILIES.get((language.get("architectures") or ["?"])[0])
+    named = language.get("architectures")
+    family = FAMILIES.get(named[0]) if isinstance(named, list) and named and isinstance(named[0], str) else None
     if family is None:
-        raise BadInput(
-            f"{source}: llm_config.architectures is {language.get('architectures')}; known are {sorted(FAMILIES)}"
-        )
+        raise BadInput(f"{source}: llm_config.architectures is {named!r}; known are {[[name] for name in FAMILIES]}")
+    if "ps_version" not in values:
+        raise BadInput(f"{source} names no ps_version, which means 'v1' there; this recipe supports 'v2' only")
     for table, fixed, where in ((values, _FIXED, ""), (vision, _FIXED_VISION, "vision_config.")):
         for name, expected in fixed.items():
             # False and 0 are the same to what wrote these files
             if table.get(name, expected) != expected:
                 raise BadInput(f"{source}: {where}{name} is {table[name]!r}; this recipe supports {expected!r} only")
-    image = values.get("force_image_size") or _number(vision, "image_size", source)
+    forced = values.get("force_image_size") is not None
+    image = _number(values, "force_image_size", source) if forced else _number(vision, "image_size", source)
     patch = _number(vision, "patch_size", source)
     if values.get("downsample_ratio", 0.5) != 0.5 or image != vision.get("image_size", image) or image % (2 * patch):
         raise BadInput(
@@ -115,7 +118,12 @@ def parse_config(values: Mapping[str, Any], source: Path, vocabulary: int | None
             f"of twice its patch; got {values.get('downsample_ratio')}, {image}, {vision.get('image_size')}, {patch}"
         )
     config = MllmSegConfig(
-        _vision(vision, image, patch, source), _language(language, family, vocabulary, source), family, image, patch
+        _vision(vision, image, patch, source),
+        _language(language, family, vocabulary, source),
+        family,
+        image,
+        patch,
+        source,
     )
     try:
         _check_heads(config)
@@ -145,10 +153,12 @@ def _language(language: Mapping[str, Any], family: str, vocabulary: int | None, 
     same = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     fields = {
         **{name: _number(language, name, source) for name in same},
-        "num_key_value_heads": language.get("num_key_value_heads") or _number(language, "num_attention_heads", source),
+        "num_key_value_heads": _number(language, "num_key_value_heads", source)
+        if language.get("num_key_value_heads") is not None
+        else _number(language, "num_attention_heads", source),
         "vocab_size": vocabulary or _number(language, "vocab_size", source),
         "hidden_act": language.get("hidden_act", "silu"),
-        "rms_norm_eps": language.get("rms_norm_eps", 1e-5 if family == "internlm2" else 1e-6),
+        "rms_norm_eps": _positive(language, "rms_norm_eps", source),  # the families' own differ
         "max_position_embeddings": language.get("max_position_embeddings", 32768),
         "rope_parameters": rope_parameters(language, source),
         "tie_word_embeddings": False,
@@ -165,13 +175,12 @@ def _language(language: Mapping[str, Any], family: str, vocabulary: int | None, 
 
 def rope_parameters(language: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """Rotary embedding; the dynamic kind acts beyond ``max_position_embeddings`` only, far longer than a prompt."""
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(language.get("rope_theta", 1e6))}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": _positive(language, "rope_theta", source)}
     scaling = language.get("rope_scaling")
     if scaling:
-        kind = scaling.get("type", scaling.get("rope_type"))
-        if kind != "dynamic":
+        if not isinstance(scaling, Mapping) or scaling.get("type", scaling.get("rope_type")) != "dynamic":
             raise BadInput(f"{source}: llm_config.rope_scaling is {scaling}; this recipe supports the dynamic kind")
-        rope |= {"rope_type": "dynamic", "factor": float(scaling["factor"])}
+        rope |= {"rope_type": "dynamic", "factor": _positive(scaling, "factor", source)}
     return rope
 
 
@@ -189,6 +198,14 @@ def _section(values: Mapping[str, Any], name: str, source: Path) -> Mapping[str,
     if not isinstance(section, Mapping):
         raise BadInput(f"{source} has no {name}; an MLLMSeg checkpoint has vision_config and llm_config in config.json")
     return section
+
+
+def _positive(table: Mapping[str, Any], name: str, source: Path) -> float:
+    """A real number that the published code would otherwise replace by a default of another model's."""
+    value = table.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise BadInput(f"{source}: {name} must be a number above 0; got {value!r}")
+    return float(value)
 
 
 def _number(table: Mapping[str, Any], name: str, source: Path) -> int:

@@ -80,11 +80,21 @@ def load_tokenizer(folder: Path, family: str, vocabulary: int) -> ChatTokenizer:
 def _added_tokens(folder: Path) -> dict[str, int]:
     """text -> id of every added token the folder's files name."""
     added: dict[str, int] = {}
-    if (folder / "added_tokens.json").is_file():
-        added |= read_json(folder / "added_tokens.json")
-    if (folder / "tokenizer_config.json").is_file():
-        table = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-        added |= {entry["content"]: int(index) for index, entry in table.items()}
+    listed, described = folder / "added_tokens.json", folder / "tokenizer_config.json"
+    if listed.is_file():
+        table = read_json(listed)
+        if not isinstance(table, dict) or not all(type(index) is int and index >= 0 for index in table.values()):
+            raise BadInput(f"{listed} must map tokens to ids; take it from the published checkpoint")
+        added |= table
+    if described.is_file():
+        content = read_json(described)
+        try:
+            table = content.get("added_tokens_decoder", {})
+            added |= {str(entry["content"]): int(index) for index, entry in table.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise BadInput(
+                f"{described} has no usable added_tokens_decoder (ids to tokens); take it from the published checkpoint"
+            ) from None
     return added
 
 
