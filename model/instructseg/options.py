@@ -109,5 +109,8 @@ def _allowed(kind: Any, field: dataclasses.Field) -> str:
     if typing.get_origin(kind) is Literal:
         return ", ".join(map(str, typing.get_args(kind)))
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    bounds = f" in {low:.12g}..{high:.12g}" if low is not None and high is not None else ""
-    return _KINDS[kind] + bounds
+    if low is None and high is None:
+        return _KINDS[kind]
+    if high is None:
+        return f"{_KINDS[kind]} of at least {low:.12g}"
+    return f"{_KINDS[kind]} in {low:.12g}..{high:.12g}" if low is not None else f"{_KINDS[kind]} up to {high:.12g}"

@@ -273,7 +273,9 @@ def test_the_base_of_another_size_is_refused(gsva: Path) -> None:
     [
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-        ({"hidden_act": 7}, "does not describe a Llama model"),
+        ({"hidden_act": "relu"}, "hidden_act must be 'silu', as in every Llama; got 'relu'"),
+        ({"attention_bias": "yes"}, "does not describe a Llama model"),
+        ({"rope_theta": "large"}, "does not describe a Llama model: could not convert"),
         ({"mm_vision_select_layer": "last"}, "mm_vision_select_layer must be a whole number"),
     ],
 )
@@ -284,11 +286,37 @@ def test_a_base_configuration_that_cannot_be_used(gsva: Path, change: dict, mess
         load_checkpoint(gsva, options(gsva))
 
 
+@pytest.mark.parametrize("content", [[], {"added_tokens_decoder": []}])
+def test_a_tokenizer_configuration_must_be_a_table(lisa: Path, content: object) -> None:
+    (lisa / "tokenizer_config.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=r"tokenizer_config\.json must hold a JSON table of tokens; got list"):
+        load_checkpoint(lisa, options(lisa))
+
+
 @pytest.mark.parametrize("index", [-1, "x", None])
 def test_added_tokens_need_ids(lisa: Path, index: object) -> None:
     (lisa / "added_tokens.json").write_text(json.dumps({"[SEG]": index}))
     with pytest.raises(BadInput, match=r"added_tokens\.json: the id of an added token"):
         load_checkpoint(lisa, options(lisa))
+
+
+@pytest.mark.parametrize("layout", ["gsva", "lisa"])
+def test_a_clip_of_another_width_is_refused(layout: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(layout)
+    edit_clip(folder, hidden_size=32)
+    with pytest.raises(BadInput, match=r"wants CLIP features of width 16, but .*clip gives 32.*option clip="):
+        load_checkpoint(folder, options(folder))
+
+
+def test_the_settings_of_another_clip_do_not_fit_the_one_in_the_file(gsva: Path) -> None:
+    edit_clip(gsva, image_size=64)
+    with pytest.raises(BadInput, match=r"own CLIP has position embeddings \(17, 16\), .* has \(65, 16\).*option clip="):
+        load_checkpoint(gsva, options(gsva))
+
+
+def edit_clip(folder: Path, **changes: int) -> None:
+    config = folder / "clip" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
 
 
 def test_clip_that_is_nowhere_is_asked_for(lisa: Path) -> None:

@@ -21,6 +21,7 @@ class Options:
     clip: str = ""
     lenient: bool = False
     window: Literal[0, 5] = 0
+    rank: int = dataclasses.field(default=8, metadata={"low": 1})
 
 
 def test_texts_become_typed_values() -> None:
@@ -40,6 +41,7 @@ def test_texts_become_typed_values() -> None:
         ("frames", "65", r"frames must be a whole number in 1..64; got '65'"),
         ("frames", 2.5, r"whole number"),
         ("frames", True, r"whole number"),
+        ("rank", "0", r"rank must be a whole number of at least 1; got '0'"),
         ("share", "nan", r"share must be a number; got 'nan'"),
         ("share", "inf", r"must be a number"),
         ("lenient", "maybe", r"lenient must be true or false; got 'maybe'"),

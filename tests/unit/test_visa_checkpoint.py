@@ -246,7 +246,7 @@ def test_checkpoints_of_other_systems_are_refused(tmp_path: Path) -> None:
 
 def test_a_tower_of_another_width_is_refused(tmp_path: Path, folder: Path) -> None:
     edit("owner/clip-tiny/config.json", lambda c: {"vision_config": c["vision_config"] | {"hidden_size": 24}})(folder)
-    with pytest.raises(BadInput, match="CLIP tower is 24 wide, VISA's mm_hidden_size is 16"):
+    with pytest.raises(BadInput, match=r"wants CLIP features of width 16, but .*clip-tiny gives 24.*option clip="):
         load(folder)
 
 
@@ -256,6 +256,7 @@ def test_a_tower_of_another_width_is_refused(tmp_path: Path, folder: Path) -> No
         ({"hidden_size": None}, "hidden_size must be a whole number of at least 1; got None"),
         ({"hidden_size": 30}, "num_attention_heads 4 does not divide hidden_size 30"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps must be a number above 0; got 'small'"),
+        ({"hidden_act": "relu"}, "hidden_act must be 'silu', as in every Llama; got 'relu'"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling"),
         ({"mm_vision_select_feature": "cls_patch"}, "must be 'patch'; got 'cls_patch'"),
         ({"config": {"use_cluster": False}}, "switches token merging off"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from unit.tiny_visa import CONFIG, TOKENS, tiny_checkpoint
 import instructseg
 from instructseg.core import BadInput, Clip, EncodedFrame, Instruction, Target
 from instructseg.recipes.token_prompted import PromptToken
-from instructseg.recipes.visa.processing import NO_TRACKER, TRACKER, TrackToken, VisaSegmenter
+from instructseg.recipes.visa.processing import NO_TRACKER, TRACKER, VisaSegmenter
+from instructseg.tracking.following import FollowedToken, FollowingSegmenter
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ABOUT = [Instruction("a", "the red mug")]
@@ -36,7 +38,7 @@ def segmenter(checkpoint: Path) -> VisaSegmenter:
     return load(checkpoint)
 
 
-def load(checkpoint: Path, dtype: str | None = None, device: str = "cpu", **options: str) -> VisaSegmenter:
+def load(checkpoint: Path, dtype: str | None = None, device: str = "cpu", **options: str) -> Any:
     return instructseg.load("visa", checkpoint, device, dtype, options)
 
 
@@ -180,7 +182,7 @@ def test_rejection_rules(checkpoint: Path) -> None:
 # The memory tracker
 
 
-def stepwise(segmenter: VisaSegmenter, frames: tuple[EncodedFrame, ...], mask: np.ndarray):
+def stepwise(segmenter: FollowingSegmenter, frames: tuple[EncodedFrame, ...], mask: np.ndarray):
     """The tracker by hand, from a mask on the first of these frames to the last."""
     tracker = segmenter.tracker
     memory, tracked = tracker.start(tracker.encode(frames[0].frame.image), mask), None
@@ -191,12 +193,13 @@ def stepwise(segmenter: VisaSegmenter, frames: tuple[EncodedFrame, ...], mask: n
 
 def test_a_mask_on_an_older_frame_is_brought_forward_to_the_key_frame(checkpoint: Path, tracker: str) -> None:
     plain, segmenter = load(checkpoint), load(checkpoint, tracker_checkpoint=tracker)
-    plain.frame_sampler = segmenter.frame_sampler = Fixed(1)
+    plain.frame_sampler = segmenter.recipe.frame_sampler = Fixed(1)
     clip = clip_of(segmenter, 4)
-    own = plain.segment(clip.frames[1], [target_of(plain, clip_of(plain, 4)).token])[0]
+    same = clip_of(plain, 4)
+    own = plain.segment(same.frames[1], [target_of(plain, same).token])[0]
     expected = stepwise(segmenter, clip.frames[1:], own.mask)
     target = target_of(segmenter, clip)
-    assert isinstance(target.token, TrackToken)
+    assert isinstance(target.token, FollowedToken)
     assert target.token.stamp_ns == clip.key.frame.stamp_ns
     assert target.score == expected.score and target.reason == "found 0.2 s before the newest frame"
     (now,) = segmenter.segment(clip.key, [target.token])
@@ -231,8 +234,8 @@ def test_targets_of_one_frame_are_stepped_together_and_in_order(checkpoint: Path
 
 def test_notes_and_account_tell_who_carries_the_masks(checkpoint: Path, tracker: str) -> None:
     plain, tracked = load(checkpoint), load(checkpoint, tracker_checkpoint=tracker)
-    assert NO_TRACKER in plain.notes and not plain.carries_tokens
-    assert TRACKER in tracked.notes and tracked.carries_tokens
+    assert NO_TRACKER in plain.notes and TRACKER not in plain.notes and not plain.carries_tokens
+    assert TRACKER in tracked.notes and NO_TRACKER not in tracked.notes and tracked.carries_tokens
     assert len(tracked.load_report.loaded) > len(plain.load_report.loaded)
     assert isinstance(target_of(plain, clip_of(plain, 1)).token, PromptToken)
     tracked.warm_up(48, 64)
@@ -264,9 +267,13 @@ def test_options_that_cannot_be_used(checkpoint: Path, options: dict[str, str], 
 
 def test_more_images_than_the_language_model_has_room_for_are_refused(tmp_path: Path) -> None:
     short = tiny_checkpoint(tmp_path / "short", max_position_embeddings=400)
-    with pytest.raises(BadInput, match=r"40 images of 13 tokens do not fit in the 400 positions.*; 11 leave room"):
+    with pytest.raises(
+        BadInput, match=r"40 images of 13 tokens do not fit in the 400 positions.*; at most 11 leave room"
+    ):
         load(short, max_image_token="40")
     assert load(short, max_image_token="11").sampling.sparse == 11
+    with pytest.raises(BadInput, match="at most 0 leave room"):
+        load(tiny_checkpoint(tmp_path / "tiny", max_position_embeddings=64))
 
 
 def test_sampling_follows_the_options(checkpoint: Path) -> None:
@@ -300,7 +307,7 @@ def test_half_precision_stays_finite_and_close(
 def test_half_precision_with_a_tracker(checkpoint: Path, tracker: str, dtype: str) -> None:
     half = load(checkpoint, dtype, tracker_checkpoint=tracker)
     clip = clip_of(half, 2)
-    half.frame_sampler = Fixed(0)
+    half.recipe.frame_sampler = Fixed(0)
     target = target_of(half, clip)
     (mask,) = half.segment(clip.key, [target.token])
     assert np.isfinite([mask.score, target.score]).all()

@@ -26,7 +26,10 @@ class ClipPatches(nn.Module):
     def __init__(self, config: CLIPVisionConfig, select_layer: int = -2):
         super().__init__()
         if not -config.num_hidden_layers <= select_layer <= config.num_hidden_layers:
-            raise BadInput(f"mm_vision_select_layer {select_layer} is outside CLIP's {config.num_hidden_layers} layers")
+            raise BadInput(
+                f"mm_vision_select_layer {select_layer} of config.json is outside CLIP's {config.num_hidden_layers} "
+                "layers (published: -2)"
+            )
         self.clip = CLIPVisionModel(config)
         self.select_layer = select_layer
 
@@ -50,15 +53,45 @@ def clip_part(source: str, target: str) -> Part:
 
 def clip_config(folder: Path) -> CLIPVisionConfig:
     """The vision half of a CLIP folder's ``config.json``. Raises BadInput."""
-    values = read_json(folder / "config.json")
-    if not isinstance(values, dict):
-        raise BadInput(f"{folder / 'config.json'} is no configuration of CLIP")
-    vision = values.get("vision_config", values)
+    path = folder / "config.json"
+    values = read_json(path)
+    vision = values.get("vision_config", values) if isinstance(values, dict) else None
+    if not isinstance(vision, dict):
+        raise BadInput(f"{path} is no configuration of CLIP")
     if "patch_size" not in vision or "image_size" not in vision:
-        raise BadInput(f"{folder / 'config.json'} is no configuration of a CLIP vision tower: it has no patch_size")
+        raise BadInput(f"{path} is no configuration of a CLIP vision tower: it has no patch_size")
     known = {k: v for k, v in vision.items() if k not in ("architectures", "model_type", "transformers_version",
         "torch_dtype", "dtype")}  # fmt: skip
-    return CLIPVisionConfig(**known)
+    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if name in known and not (type(known[name]) is int and known[name] > 0):
+            raise BadInput(f"{path}: {name} must be a whole number above 0; got {known[name]!r}")
+    try:
+        return CLIPVisionConfig(**known)
+    except Exception as error:  # strict validation raises several kinds
+        raise BadInput(f"{path} does not describe a CLIP vision tower: {error}") from error
+
+
+# (image size, patch size) of the towers that published checkpoints name, both 1024 wide.
+PUBLISHED_TOWERS = {"openai/clip-vit-large-patch14": (224, 14), "openai/clip-vit-large-patch14-336": (336, 14)}
+
+
+def check_tower(config: CLIPVisionConfig, features: int, named: str, folder: Path) -> None:
+    """Raise BadInput where ``folder`` holds another tower than the checkpoint was trained with.
+
+    features: the width that the checkpoint's projector reads. named: the tower's id in its ``config.json``; another
+    one of the same width would load, and give tokens of which the language model has never seen as many.
+    """
+    remedy = f"it is not {named or 'the right tower'!r}; name the right one with the option clip=..."
+    if config.hidden_size != features:
+        raise BadInput(
+            f"the checkpoint wants CLIP features of width {features}, but {folder} gives {config.hidden_size}: {remedy}"
+        )
+    wanted = PUBLISHED_TOWERS.get(named)
+    if config.hidden_size == 1024 and wanted not in (None, (config.image_size, config.patch_size)):
+        raise BadInput(
+            f"{folder} holds a CLIP for {config.image_size} pixels in patches of {config.patch_size}, the checkpoint "
+            f"wants {wanted[0]} and {wanted[1]}: {remedy}"
+        )
 
 
 def clip_vit_l14(image_size: int) -> CLIPVisionConfig:
@@ -79,7 +112,7 @@ def find_clip(given: str, named: str, folder: Path) -> Path:
     """The folder of the CLIP tower: ``given`` by the user, else a folder of the name that the configuration gives,
     inside the checkpoint or beside it, else that name on the hub, which the user's checkpoint asks for."""
     if given:
-        return resolve_checkpoint(given)
+        return given_clip(given)
     if not named or not isinstance(named, str):
         raise BadInput(f"{folder / 'config.json'} names no vision tower; give CLIP's folder with the option clip=...")
     for place in (folder / named, folder.parent / named, folder / Path(named).name, folder.parent / Path(named).name):
@@ -92,6 +125,14 @@ def find_clip(given: str, named: str, folder: Path) -> Path:
             f"the vision tower {named!r} that {folder / 'config.json'} names was not found ({error}); give its folder "
             "with the option clip=..."
         ) from error
+
+
+def given_clip(given: str) -> Path:
+    """The folder of the CLIP tower that the user names. Raises BadInput."""
+    try:
+        return resolve_checkpoint(given)
+    except BadInput as error:
+        raise BadInput(f"option clip: {error}") from error
 
 
 def load_clip(tower: ClipPatches, folder: Path, dtype: torch.dtype | None = None) -> LoadReport:

@@ -30,7 +30,7 @@ from ...checkpoints import (
 )
 from ...checkpoints.views import Tensors
 from ...core import BadInput
-from ...modules.clip_patches import clip_config, clip_part, clip_vit_l14, find_clip, load_clip
+from ...modules.clip_patches import check_tower, clip_config, clip_part, clip_vit_l14, find_clip, given_clip, load_clip
 from ...modules.sam_keys import sam_part
 from ...modules.sam_sizes import SamSizes
 from .configuration import GsvaConfig, GsvaOptions, Layout, llama_config
@@ -109,6 +109,7 @@ def load_checkpoint(
     clip_inside = _has(shapes, prefix + "model.vision_tower.")
     clip_folder = _clip_folder(clip_inside, options, values, folder)
     clip = clip_vit_l14(224) if clip_folder is None else clip_config(clip_folder)
+    _check_clip(clip, shapes, prefix, values, clip_folder)
     config = read_config(shapes, prefix, values, base / "config.json", clip, options.sam_decoder_heads)
     vocabulary = open_vocabulary(base, config.llama.vocab_size, layout == "gsva")
 
@@ -219,7 +220,26 @@ def _clip_folder(inside: bool, options: GsvaOptions, values: Mapping[str, Any], 
     """CLIP's folder: for its sizes alone where its weights are in the checkpoint, None then means published ones."""
     if not inside:
         return find_clip(options.clip, values.get("mm_vision_tower") or values.get("vision_tower", ""), folder)
-    return resolve_checkpoint(options.clip) if options.clip else None
+    return given_clip(options.clip) if options.clip else None
+
+
+def _check_clip(
+    clip: CLIPVisionConfig, shapes: Shapes, prefix: str, values: Mapping[str, Any], folder: Path | None
+) -> None:
+    """CLIP's sizes fit the projector and, where its weights are in the checkpoint, these."""
+    names = (f"{prefix}model.mm_projector.{layer}weight" for layer in ("", "0."))
+    projection = next((shapes[name] for name in names if len(shapes.get(name, ())) == 2), None)
+    own = shapes.get(f"{prefix}model.vision_tower.vision_tower.vision_model.embeddings.position_embedding.weight")
+    named = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
+    if folder is not None and projection is not None:
+        check_tower(clip, projection[1], named, folder)
+    expected = ((clip.image_size // clip.patch_size) ** 2 + 1, clip.hidden_size)
+    if own is not None and own != expected:
+        given = "published CLIP ViT-L/14" if folder is None else str(folder)
+        raise BadInput(
+            f"the checkpoint's own CLIP has position embeddings {own}, {given} has {expected}: give a folder with the "
+            "config.json of the right CLIP with the option clip=..."
+        )
 
 
 def _read_config(base: Path) -> Mapping[str, Any]:
@@ -234,7 +254,8 @@ def _layout(prefix: str, values: Mapping[str, Any], base: Path) -> Layout:
     decides. Raises BadInput for one of another system."""
     if prefix or REJ in added_tokens(base):
         return "gsva"
-    named = [str(name) for name in values.get("architectures") or []]
+    listed = values.get("architectures") or []
+    named = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
     layout = next((ARCHITECTURES[name] for name in named if name in ARCHITECTURES), None)
     if layout is None:
         raise BadInput(

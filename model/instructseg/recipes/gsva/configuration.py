@@ -126,16 +126,18 @@ def llama_config(values: Mapping[str, Any], rows: int, source: Path) -> LlamaCon
 
     rows: of the checkpoint's embedding table; the file holds the size before tokens were added.
     """
-    lacking = [key for key in _NEEDED if key not in values]
+    lacking = [key for key in _NEEDED if values.get(key) is None]
     if lacking:
         raise BadInput(f"{source} is not the config.json of a LLaVA or LISA model: it lacks {', '.join(lacking)}")
     if values.get("rope_scaling"):
         raise BadInput(
             f"{source}: rope_scaling {values['rope_scaling']!r} is not supported; published models have none"
         )
+    if values.get("hidden_act", "silu") != "silu":
+        raise BadInput(f"{source}: hidden_act must be 'silu', as in every Llama; got {values['hidden_act']!r}")
     known = {key: values[key] for key in _LLAMA_KEYS if values.get(key) is not None}
-    rope = {"rope_type": "default", "rope_theta": float(values.get("rope_theta", 10000.0))}
     try:
+        rope = {"rope_type": "default", "rope_theta": float(values.get("rope_theta", 10000.0))}
         return LlamaConfig(
             **known, rope_parameters=rope, vocab_size=rows, pad_token_id=0, tie_word_embeddings=False, use_cache=True
         )

@@ -44,7 +44,7 @@ def added_tokens(folder: Path) -> dict[str, int]:
     added: dict[str, int] = {}
     if (folder / "tokenizer_config.json").is_file():
         config = folder / "tokenizer_config.json"
-        decoder = _table(read_json(config).get("added_tokens_decoder", {}), config)
+        decoder = _table(_table(read_json(config), config).get("added_tokens_decoder", {}), config)
         added |= {_content(token, config): _index(index, config) for index, token in decoder.items()}
     if (folder / "added_tokens.json").is_file():
         file = folder / "added_tokens.json"

@@ -25,7 +25,7 @@ from ...checkpoints import (
     strip_prefix,
 )  # fmt: skip
 from ...core import BadInput
-from ...modules.clip_patches import ClipPatches, clip_config, find_clip, load_clip
+from ...modules.clip_patches import ClipPatches, check_tower, clip_config, find_clip, load_clip
 from ...modules.sam_keys import sam_part
 from ...modules.sam_sizes import SamSizes
 from .configuration import VideoLISAConfig, VideoLISAOptions
@@ -71,7 +71,11 @@ def load_weights(folder: Path, options: VideoLISAOptions, dtype: torch.dtype | N
     sizes = sam_sizes(tensors.shapes, options.sam_decoder_heads)
     clip_folder = find_clip(options.clip, config.mm_vision_tower, folder)
     clip = clip_config(clip_folder)
-    _check_widths(config, sizes.prompt, clip.hidden_size, folder, clip_folder)
+    check_tower(clip, config.mm_hidden_size, config.mm_vision_tower, clip_folder)
+    if config.out_dim != sizes.prompt:
+        raise BadInput(
+            f"{folder / 'config.json'}: out_dim is {config.out_dim}, but SAM's prompts have width {sizes.prompt}"
+        )
     with empty_weights():
         model = VideoLISA(config, sizes)
         tower = ClipPatches(clip, config.mm_vision_select_layer)
@@ -99,13 +103,3 @@ def _cast(model: VideoLISA, tower: ClipPatches, dtype: torch.dtype | None) -> No
         wanted = torch.float32 if name == "sam" and dtype == torch.float16 else dtype
         for parameter in part.parameters():
             parameter.data = parameter.data.to(wanted or parameter.dtype)
-
-
-def _check_widths(config: VideoLISAConfig, prompt: int, features: int, folder: Path, clip_folder: Path) -> None:
-    if config.out_dim != prompt:
-        raise BadInput(f"{folder / 'config.json'}: out_dim is {config.out_dim}, but SAM's prompts have width {prompt}")
-    if config.mm_hidden_size != features:
-        raise BadInput(
-            f"{folder / 'config.json'} wants CLIP features of width {config.mm_hidden_size}, but {clip_folder} gives "
-            f"{features}: it is not {config.mm_vision_tower!r}; name the right one with the option clip=..."
-        )

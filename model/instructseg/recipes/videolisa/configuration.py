@@ -49,6 +49,12 @@ class VideoLISAConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise BadInput(f"VideoLISAConfig.{name} must be a positive integer; got {value!r}")
+        for name in ("rms_norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise BadInput(f"{name} must be a number above 0; got {value!r}")
+        if not isinstance(self.mm_vision_select_layer, int):
+            raise BadInput(f"mm_vision_select_layer must be a whole number; got {self.mm_vision_select_layer!r}")
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise BadInput(
                 "VideoLISAConfig: num_attention_heads must divide hidden_size and be a multiple of "

@@ -23,7 +23,15 @@ from ...checkpoints import (
 )
 from ...checkpoints.views import View
 from ...core import BadInput
-from ...modules.clip_patches import CLIP_IGNORED, clip_config, clip_part, clip_vit_l14, find_clip, load_clip
+from ...modules.clip_patches import (
+    CLIP_IGNORED,
+    check_tower,
+    clip_config,
+    clip_part,
+    clip_vit_l14,
+    find_clip,
+    load_clip,
+)
 from ...modules.sam_keys import sam_part
 from ...modules.sam_sizes import SamSizes
 from ...sentencepieces import SentencePieces
@@ -84,6 +92,7 @@ def load_checkpoint(checkpoint: str | Path, options: VisaOptions, dtype: torch.d
     else:
         clip_folder = find_clip(options.clip, config.vision_tower, base)
         clip = clip_config(clip_folder)
+        check_tower(clip, config.vision_width, config.vision_tower, clip_folder)
     with empty_weights():
         model = VisaModel(config, clip, sam)
     report = _assign(model, tensors, None if inside else clip_folder, dtype)

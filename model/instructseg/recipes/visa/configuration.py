@@ -77,6 +77,8 @@ class VisaConfig:
             raise BadInput(
                 f"{source}: mm_vision_select_feature must be 'patch'; got {values['mm_vision_select_feature']!r}"
             )
+        if values.get("hidden_act", "silu") != "silu":
+            raise BadInput(f"{source}: hidden_act must be 'silu', as in every Llama; got {values['hidden_act']!r}")
         if values.get("rope_scaling"):
             raise BadInput(
                 f"{source} has rope_scaling {values['rope_scaling']!r}; no published VISA has, so it is not read"

@@ -1,4 +1,4 @@
-"""VISA as a Segmenter: it answers on one chosen target frame, and a memory tracker carries that mask on."""
+"""VISA as a Segmenter: it answers on one chosen target frame; that mask is what a memory tracker begins with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Target, TargetMask
+from ...core import (
+    Anchor,
+    BadInput,
+    Clip,
+    EncodedFrame,
+    Frame,
+    Grounding,
+    Instruction,
+    Sampling,
+    Segmenter,
+    Target,
+    TargetMask,
+)
 from ...language import clean_instruction
 from ...modules.evidence import rejection_score
 from ...options import parse_options
 from ...preprocessing import clip_pixels
 from ...sampling_text import FrameSampler
-from ...tracking.memory import MemoryTracker
-from ...tracking.memory_bank import TrackMemory
+from ...tracking.following import FollowingSegmenter
 from ...tracking.memory_checkpoint import load_memory_tracker
 from ..token_prompted import Once, PromptedFeatures, PromptToken, TokenPromptedSegmenter
 from .checkpoint import Loaded, load_checkpoint
@@ -42,29 +53,16 @@ class VisaFeatures(PromptedFeatures):
     look: Once
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrackToken:
-    """A target that the tracker follows: what it remembers up to the frame of ``stamp_ns``, and its mask there."""
-
-    memory: TrackMemory
-    stamp_ns: int
-    result: TargetMask  # its own token is None: this object is
-
-
 class VisaSegmenter(TokenPromptedSegmenter):
-    """``frame_sampler`` may be replaced: any object with ``choose``, see ``instructseg.sampling_text``."""
+    """``frame_sampler`` may be replaced: any object with ``choose``, see ``instructseg.sampling_text``. ``tracked``: a
+    tracker carries the masks, so a target's score in the key frame is its business."""
 
     name = "visa"
     max_targets = 1
+    carries_tokens = False
+    notes_untracked = (NO_TRACKER,)
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        options: VisaOptions,
-        device: torch.device,
-        dtype: torch.dtype,
-        tracker: MemoryTracker | None = None,
-    ) -> None:
+    def __init__(self, loaded: Loaded, options: VisaOptions, device: torch.device, dtype: torch.dtype) -> None:
         from .frame_samplers import make_frame_sampler
 
         self.model = loaded.model.to(device)
@@ -72,14 +70,11 @@ class VisaSegmenter(TokenPromptedSegmenter):
         self.tokenizer = loaded.tokenizer
         self.seg_id = loaded.seg_id
         self.options = options
-        self.tracker = tracker
-        self.carries_tokens = tracker is not None
+        self.tracked = bool(options.tracker_checkpoint)
         self.sampling = Sampling(options.clip_frames, 1, options.horizon_s)
         self.load_report = loaded.report
-        if tracker is not None and tracker.load_report is not None:
-            self.load_report = loaded.report + tracker.load_report
         self.frame_sampler: FrameSampler = make_frame_sampler(self, options, loaded.clip_folder)
-        self.notes = (*loaded.notes, NO_TRACKER if tracker is None else TRACKER)
+        self.notes = (*loaded.notes, NO_TRACKER)
         _check_length(self, options)
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
@@ -91,15 +86,6 @@ class VisaSegmenter(TokenPromptedSegmenter):
             Grounding(instruction.id, stamps[-1], stamps, (self._target(clip, instruction),), ANSWERS[0])
             for instruction in instructions
         ]
-
-    def segment(self, encoded: EncodedFrame, tokens: Sequence[TrackToken | PromptToken]) -> list[TargetMask]:
-        if self.tracker is None:
-            return super().segment(encoded, tokens)
-        stamp_ns = encoded.frame.stamp_ns
-        moved = [token for token in tokens if token.stamp_ns != stamp_ns]
-        followed = iter(self._step(encoded, moved) if moved else ())
-        current = [token if token.stamp_ns == stamp_ns else next(followed) for token in tokens]
-        return [dataclasses.replace(token.result, token=token) for token in current]
 
     def read(self, frames: Sequence[EncodedFrame], target: int, expression: str) -> tuple[Reading, tuple[int, ...]]:
         """One pass of the language model about ``expression`` on the target frame, and the reference frames it saw.
@@ -127,31 +113,9 @@ class VisaSegmenter(TokenPromptedSegmenter):
         absent = rejection_score(probability, evidence, self.options.rejection)
         if not mask.any():
             return Target(None, evidence, absent, True, reason="the mask on the target frame is empty")
-        found = TargetMask(mask, evidence, None, confidence)
-        token, score = self._hand_over(clip, chosen, found, prompt)
-        return Target(token, score, absent, False, reason=_where(clip, chosen))
-
-    def _hand_over(
-        self, clip: Clip, chosen: int, found: TargetMask, prompt: torch.Tensor
-    ) -> tuple[TrackToken | PromptToken, float]:
-        """A token that stands for the target in the key frame, and its score there."""
-        if self.tracker is None:
-            token = PromptToken(prompt)
-            return token, found.score if clip.frames[chosen] is clip.key else self.segment(clip.key, [token])[0].score
-        frame = clip.frames[chosen].frame
-        memory = self.tracker.start(self.tracker.encode(frame.image), found.mask)
-        token = TrackToken(memory, frame.stamp_ns, found)
-        for later in clip.frames[chosen + 1 :]:
-            (token,) = self._step(later, [token])
-        return token, token.result.score
-
-    def _step(self, encoded: EncodedFrame, tokens: Sequence[TrackToken]) -> list[TrackToken]:
-        features = self.tracker.encode(encoded.frame.image)
-        masks, memories = self.tracker.step(features, [token.memory for token in tokens])
-        return [
-            TrackToken(memory, encoded.frame.stamp_ns, TargetMask(mask.mask, mask.score, None, mask.confidence))
-            for mask, memory in zip(masks, memories, strict=True)
-        ]
+        token, found = PromptToken(prompt), TargetMask(mask, evidence, None, confidence)
+        score = evidence if frame is clip.key or self.tracked else self.segment(clip.key, [token])[0].score
+        return Target(token, score, absent, False, reason=_where(clip, chosen), anchor=Anchor(chosen, found))
 
     def _with_tokens(self, encoded: EncodedFrame) -> EncodedFrame:
         features: PromptedFeatures = encoded.features
@@ -184,13 +148,17 @@ def build(
     device: torch.device,
     dtype: torch.dtype | None = None,
     options: Mapping[str, str] | None = None,
-) -> VisaSegmenter:
-    """A VISA from either published format. dtype: None takes bfloat16 on CUDA and float32 on the CPU."""
+) -> Segmenter:
+    """A VISA from either published format, followed by a tracker where ``tracker_checkpoint`` names one. dtype: None
+    takes bfloat16 on CUDA and float32 on the CPU."""
     chosen = parse_options(VisaOptions, options, "recipe 'visa'")
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    loaded = load_checkpoint(checkpoint, chosen, dtype)
-    tracker = load_memory_tracker(chosen.tracker_checkpoint, device, dtype) if chosen.tracker_checkpoint else None
-    return VisaSegmenter(loaded, chosen, device, dtype, tracker)
+    visa = VisaSegmenter(load_checkpoint(checkpoint, chosen, dtype), chosen, device, dtype)
+    if not chosen.tracker_checkpoint:
+        return visa
+    following = FollowingSegmenter(visa, load_memory_tracker(chosen.tracker_checkpoint, device, dtype))
+    following.notes += (TRACKER,)
+    return following
 
 
 def _check_length(segmenter: VisaSegmenter, options: VisaOptions) -> None:
@@ -199,7 +167,8 @@ def _check_length(segmenter: VisaSegmenter, options: VisaOptions) -> None:
     if options.max_image_token * each >= positions:
         raise BadInput(
             f"option max_image_token of recipe 'visa': {options.max_image_token} images of {each} tokens do not fit in "
-            f"the {positions} positions of the language model; {(positions - TEXT) // each} leave room for the text"
+            f"the {positions} positions of the language model; at most {max(0, positions - TEXT) // each} leave room "
+            "for the text"
         )
 
 
