@@ -1,4 +1,5 @@
-"""``instructseg eval tabletop``: held-out figures of a checkpoint, its worst answers, and pictures of them."""
+"""``instructseg eval tabletop``: held-out figures of a checkpoint, its worst answers, and pictures of them; with
+``--stream`` the same scenes as a camera shows them, latency charged."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ import numpy as np
 
 from ..core import BadInput, Segmenter
 from ..data.scene import Episode
+from ..evaluation import tabletop_stream
+from ..evaluation.stream_clock import Charges
 from ..evaluation.tabletop import SlotRecord, evaluate_tabletop, format_table, summarise
-from ..training.bank import episode_sampler
+from ..training.bank import CLIP_TIMES, KEY, episode_sampler
 from .failure_pictures import save_failures
-from .options import add_model_options, load_segmenter, whole_number
+from .options import add_model_options, load_segmenter, positive_number, whole_number
 
 DESCRIPTION = """Ask generated scenes with exact answers. The split held_out shows colour-shape pairs and uses phrasings
-that training never draws; val is drawn like training, from other seeds."""
+that training never draws; val is drawn like training, from other seeds. With --stream every question goes to the
+streaming engine while a camera runs on simulated time: a mask is scored on the frame that is current when it is
+published."""
 WORST = 20
+QUESTIONS, STREAM_QUESTIONS = 8, 1  # of each scene by default
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -32,9 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--source", choices=["tabletop", "flat"], default="tabletop",
         help="MuJoCo (needs the extra [sim]) or 2-D scenes (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--questions", type=whole_number(1, 1000), metavar="N",
+        help=f"instructions asked of each scene (default: {QUESTIONS}; with --stream {STREAM_QUESTIONS})",
+    )  # fmt: skip
     for name, low, high, default, words in (
         ("--episodes", 1, 100_000, 100, "scenes"),
-        ("--questions", 1, 1000, 8, "instructions asked of each scene"),
         ("--width", 64, 1920, 640, "of the frames, in pixels"),
         ("--height", 64, 1920, 480, "of the frames, in pixels"),
         ("--seed", 0, 2**31, 1, "of scenes and questions"),
@@ -43,15 +52,37 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument(name, type=whole_number(low, high), default=default, metavar="N", help=help_text)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write table, arguments and the worst answers")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write worst.png: the worst answers, worst first")
+    _add_stream_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_stream_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("causal evaluation")
+    group.add_argument("--stream", action="store_true", help="charge latency: scenes as streams of a camera")
+    group.add_argument(
+        "--rate", type=positive_number(240.0), default=10.0, metavar="HZ",
+        help="frames per second of the camera (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--seconds", type=positive_number(60.0), default=3.0, metavar="S",
+        help="length of a stream after its instruction (default: %(default)s)",
+    )  # fmt: skip
+    for name, words in (("--step-ms", "each call of encode and of segment"), ("--ground-ms", "each grounding")):
+        group.add_argument(
+            name, type=whole_number(0, 600_000), metavar="MS",
+            help=f"milliseconds that {words} takes (default: what it really took on this machine)",
+        )  # fmt: skip
 
 
 class GeneratedEpisodes:
     """Episodes drawn one at a time, each from its own seed, so that any of them can be drawn again."""
 
-    def __init__(self, source: str, split: str, count: int, seed: int, width: int, height: int) -> None:
-        self._sample = episode_sampler(source, width, height)
+    def __init__(
+        self, source: str, split: str, count: int, seed: int, width: int, height: int,
+        times: Sequence[float] = CLIP_TIMES, key: int = KEY,
+    ) -> None:  # fmt: skip
+        self._sample = episode_sampler(source, width, height, times, key)
         self._split, self._count, self._seed = split, count, seed
 
     def __len__(self) -> int:
@@ -69,8 +100,10 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     _check_outputs(arguments)
     segmenter = segmenter or load_segmenter(arguments)
     a = arguments
+    if a.stream:
+        return _run_stream(arguments, segmenter)
     episodes = GeneratedEpisodes(a.source, a.split, a.episodes, a.seed, a.width, a.height)
-    records = evaluate_tabletop(segmenter, episodes, a.split, a.questions, a.seed)
+    records = evaluate_tabletop(segmenter, episodes, a.split, a.questions or QUESTIONS, a.seed)
     table = summarise(records)
     print(format_table(table))
     worst = worst_records(records, WORST)
@@ -81,6 +114,30 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
         path = arguments.pictures / "worst.png"
         save_failures(path, segmenter, episodes, worst)
         print(f"written: {path}")
+    return 0
+
+
+def _run_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> int:
+    a = arguments
+    times, key = tabletop_stream.stream_times(a.rate, a.seconds)
+    episodes = GeneratedEpisodes(a.source, a.split, a.episodes, a.seed, a.width, a.height, tuple(times), key)
+    charges = Charges(*(None if ms is None else ms / 1e3 for ms in (a.step_ms, a.ground_ms)))
+    found = tabletop_stream.evaluate_stream(
+        segmenter, episodes, a.split, a.questions or STREAM_QUESTIONS, a.seed, charges
+    )
+    table = tabletop_stream.summarise(found)
+    print(tabletop_stream.format_stream(table, found.figures))
+    if a.out is not None:
+        content = {
+            "arguments": _given(arguments),
+            "n": len(found.records),
+            "table": table,
+            "stream": found.figures.summary(),
+            "records": [dataclasses.asdict(record) for record in found.records],
+            "instant": [dataclasses.asdict(record) for record in found.instant],
+        }
+        a.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        print(f"written: {a.out}")
     return 0
 
 
@@ -95,20 +152,29 @@ def report(
     worst: list[SlotRecord],
 ) -> dict[str, Any]:  # fmt: skip
     """What --out holds; figures of no cases are null."""
-    given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k not in ("run", "command")}
     figures = {
         kind: {name: None if math.isnan(value) else value for name, value in row.items()} for kind, row in table.items()
     }
     return {
-        "arguments": given,
+        "arguments": _given(arguments),
         "n": len(records),
         "table": figures,
         "worst": [dataclasses.asdict(record) for record in worst],
     }
 
 
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments as plain values."""
+    given = vars(arguments).items()
+    return {k: str(v) if isinstance(v, Path) else v for k, v in given if k not in ("run", "command")}
+
+
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Before minutes of work, not after."""
+    if arguments.stream and arguments.pictures is not None:
+        raise BadInput("--pictures shows answers on single frames; leave it out, or leave out --stream")
+    if not arguments.stream and (arguments.step_ms, arguments.ground_ms) != (None, None):
+        raise BadInput("--step-ms and --ground-ms charge latency, which only --stream does; add --stream")
     if arguments.out is not None:
         if arguments.out.is_dir():
             raise BadInput(f"--out {arguments.out} is a folder; give a file")

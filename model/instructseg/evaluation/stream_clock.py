@@ -169,22 +169,56 @@ class Charges:
                 raise BadInput(f"Charges.{name} must be 0 or more seconds, or None for the measured time; got {value}")
 
 
-class TimedSegmenter(Segmenter):
-    """A segmenter whose calls take simulated time: the answer is computed at once and handed out when it is due."""
+class Delegate(Segmenter):
+    """A segmenter that asks another one; base of those that add something to it."""
 
-    def __init__(self, segmenter: Segmenter, clock: SimulatedClock, charges: Charges | None = None) -> None:
-        self._segmenter, self._clock, self._charges = segmenter, clock, charges or Charges()
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
         for name in ("name", "sampling", "max_targets", "device", "carries_tokens", "load_report", "notes"):
             setattr(self, name, getattr(segmenter, name))
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
-        return self._charged(self._charges.step_s, lambda: self._segmenter.encode(frames))
+        return self._segmenter.encode(frames)
 
     def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
-        return self._charged(self._charges.ground_s, lambda: self._segmenter.ground(clip, instructions))
+        return self._segmenter.ground(clip, instructions)
 
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
-        return self._charged(self._charges.step_s, lambda: self._segmenter.segment(encoded, tokens))
+        return self._segmenter.segment(encoded, tokens)
+
+
+class RecordedEncodings(Delegate):
+    """Remembers the encoding of every frame. With ``recall`` it gives them again, for a second run over the same
+    frames in which time does not count; without, every frame is encoded as often as it is asked for."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__(segmenter)
+        self.recall = False
+        self._known: dict[int, EncodedFrame] = {}  # by identity of the frame, which the encoding keeps alive
+
+    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
+        missing = [frame for frame in frames if not (self.recall and id(frame) in self._known)]
+        if missing:
+            fresh = self._segmenter.encode(missing)
+            self._known.update((id(frame), encoded) for frame, encoded in zip(missing, fresh, strict=True))
+        return [self._known[id(frame)] for frame in frames]
+
+
+class TimedSegmenter(Delegate):
+    """A segmenter whose calls take simulated time: the answer is computed at once and handed out when it is due."""
+
+    def __init__(self, segmenter: Segmenter, clock: SimulatedClock, charges: Charges | None = None) -> None:
+        super().__init__(segmenter)
+        self._clock, self._charges = clock, charges or Charges()
+
+    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
+        return self._charged(self._charges.step_s, lambda: super(TimedSegmenter, self).encode(frames))
+
+    def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
+        return self._charged(self._charges.ground_s, lambda: super(TimedSegmenter, self).ground(clip, instructions))
+
+    def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
+        return self._charged(self._charges.step_s, lambda: super(TimedSegmenter, self).segment(encoded, tokens))
 
     def _charged(self, fixed_s: float | None, call: Callable[[], _T]) -> _T:
         started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +41,20 @@ def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int
     os.replace(partial, path / "episodes.json")
 
 
-def episode_sampler(source: str, width: int, height: int) -> Callable[[np.random.Generator, str], Episode]:
-    """A function of (generator, split) that draws one episode at the bank's times; source: ``flat`` or ``tabletop``."""
+def episode_sampler(
+    source: str, width: int, height: int, times: Sequence[float] = CLIP_TIMES, key: int = KEY
+) -> Callable[[np.random.Generator, str], Episode]:
+    """A function of (generator, split) that draws one episode; source: ``flat`` or ``tabletop``.
+
+    times: ascending seconds of its frames, key: index of the key frame; the bank's by default.
+    """
     if source == "flat":
-        return lambda rng, split: sample_flat_episode(rng, split, CLIP_TIMES, KEY, width, height)
+        return lambda rng, split: sample_flat_episode(rng, split, times, key, width, height)
     if source == "tabletop":
         from ..data.tabletop import Tabletop
 
         tabletop = Tabletop(width, height)
-        return lambda rng, split: tabletop.sample(rng, split, CLIP_TIMES, KEY)
+        return lambda rng, split: tabletop.sample(rng, split, times, key)
     raise BadInput(f"source must be 'flat' or 'tabletop'; got {source!r}")
 
 
