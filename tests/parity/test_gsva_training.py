@@ -11,7 +11,7 @@ import torch
 from instructseg.recipes.gsva.checkpoint import Loaded
 from instructseg.recipes.gsva.training import TrainingBatch, TrainingStep, freeze_all_but_trained, training_step
 
-from .golden import Golden, load_case
+from .golden import COMMITTED, Golden, load_case
 from .gsva_recordings import gsva
 from .test_gsva import MASKS, STATES, Tensors, close, numbered
 
@@ -68,5 +68,8 @@ def test_losses_predictions_and_gradients(case: Path, golden: Golden) -> None:
 def test_the_same_parameters_train(case: Path, golden: Golden) -> None:
     loaded = gsva(golden, keep_lora=True)
     trained = freeze_all_but_trained(loaded.model)
-    (listed,) = published_names(golden)
+    lists = published_names(golden)
+    if not lists and golden.root != COMMITTED:
+        pytest.skip(f"{golden.folder} lists no trained parameters")
+    (listed,) = lists
     assert {loaded.report.converted[name] for name in trained} == set(listed)

@@ -42,9 +42,10 @@ def test_greedy_answer_and_its_masks(case: Path, golden: Golden) -> None:
     # Published LISA also takes a [SEG] of the user's own text; the answer's are the last ones.
     places, _ = slot_positions(output, [vocabulary.seg], rows.shape[1])
     close(model.prompts(states[0, places]), tensors["seg_embeddings"][:, 0], STATES)
-    assert 0 < len(answer.slots) <= len(places)
-    prompts = model.prompts(torch.stack([slot.state for slot in answer.slots]))
-    close(prompts, tensors["seg_embeddings"][-len(answer.slots) :, 0], STATES)
+    said = len(answer.slots)
+    assert said == sum(token == vocabulary.seg for token in answer.ids) <= len(places)
+    for slot, expected in zip(answer.slots, tensors["seg_embeddings"][len(places) - said :, 0], strict=True):
+        close(model.prompts(slot.state), expected, STATES)
 
     embeddings = model.sam.encode(tensors["images"])
     close(embeddings, tensors["image_embeddings"], ENCODER)

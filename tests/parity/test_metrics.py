@@ -36,7 +36,7 @@ def numbered(tensors: Tensors, pattern: str) -> list[str]:
 
 
 def close(figure: float | torch.Tensor | None, expected: torch.Tensor, tolerance: float) -> None:
-    assert figure == pytest.approx(expected.item(), abs=tolerance)
+    assert figure == pytest.approx(expected.item(), abs=tolerance * max(1.0, abs(expected.item())))
 
 
 # Video masks: VideoLISA, VISA

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,30 +32,27 @@ from .videolisa_recordings import EXACT, LOSS_RTOL, Tensors, as_images, close, r
 
 @pytest.mark.golden("videolisa")
 def test_sparse_and_dense_frames(golden: Golden) -> None:
-    (path,) = golden.json_files("sparse", "dense")
-    recorded = json.loads(path.read_text())
-    assert recorded["sparse"] and recorded["dense"]
-    for case in recorded["sparse"]:
-        assert list(spread_or_repeat(case["total_frames"], case["num_frames_sparse"])) == case["indices"]
-    for case in recorded["dense"]:
-        assert list(dense_among_sparse(case["num_frames_sparse"], case["num_frames_dense"])) == case["indices"]
+    for recorded in golden.contents("sparse", "dense"):
+        assert recorded["sparse"] and recorded["dense"]
+        for case in recorded["sparse"]:
+            assert list(spread_or_repeat(case["total_frames"], case["num_frames_sparse"])) == case["indices"]
+        for case in recorded["dense"]:
+            assert list(dense_among_sparse(case["num_frames_sparse"], case["num_frames_dense"])) == case["indices"]
 
 
 @pytest.mark.golden("videolisa")
 def test_reference_frames_of_the_post_optimisation(golden: Golden) -> None:
-    (path,) = golden.json_files("num_frames_sparse", "num_frames_dense", "cases")
-    recorded = json.loads(path.read_text())
-    dense = dense_among_sparse(recorded["num_frames_sparse"], recorded["num_frames_dense"])
-    assert recorded["cases"]
-    for case in recorded["cases"]:
-        sparse = spread_or_repeat(case["total_frames"], recorded["num_frames_sparse"])
-        assert [sparse[i] for i in dense] == case["reference_frames"]
+    for recorded in golden.contents("num_frames_sparse", "num_frames_dense", "cases"):
+        dense = dense_among_sparse(recorded["num_frames_sparse"], recorded["num_frames_dense"])
+        assert recorded["cases"]
+        for case in recorded["cases"]:
+            sparse = spread_or_repeat(case["total_frames"], recorded["num_frames_sparse"])
+            assert [sparse[i] for i in dense] == case["reference_frames"]
 
 
 @pytest.mark.golden("videolisa")
 def test_prompts(golden: Golden) -> None:
-    (path,) = golden.json_files("prompts", "image_token_split")
-    recorded = json.loads(path.read_text())["prompts"]
+    recorded = [case for content in golden.contents("prompts", "image_token_split") for case in content["prompts"]]
     assert recorded
     for case in recorded:
         trained = re.fullmatch(r"train_short_(\d+)_answer_(\d+)", case["mode"])
@@ -66,8 +62,7 @@ def test_prompts(golden: Golden) -> None:
 
 @pytest.mark.golden("videolisa")
 def test_placeholders_among_the_ids(golden: Golden) -> None:
-    (path,) = golden.json_files("prompts", "image_token_split")
-    recorded = json.loads(path.read_text())["image_token_split"]["cases"]
+    recorded = golden.contents("prompts", "image_token_split")[0]["image_token_split"]["cases"]
     assert recorded
     for case in recorded:
         bos = [1] if case["bos"] else []
@@ -116,15 +111,15 @@ def test_pixels(golden: Golden) -> None:
 
 @pytest.mark.golden("videolisa")
 def test_every_published_tensor_has_its_place_at_full_size(golden: Golden) -> None:
-    (path,) = golden.json_files("num_tensors", "tensors")
-    published = {name: tuple(shape) for name, shape in json.loads(path.read_text())["tensors"].items()}
+    listed = golden.contents("num_tensors", "tensors")[0]["tensors"]
+    published = {name: tuple(shape) for name, shape in listed.items()}
     sizes = sam_sizes(published, decoder_heads=8)
     assert sizes == SamSizes.vit_h()
     with torch.device("meta"):
         model = VideoLISA(PRESETS["VideoLISA-3.8B"], sizes)
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     accounted = account(published, own, PARTS, IGNORED)
-    accounted.check(path)
+    accounted.check("the published list")
     assert not accounted.ignored
     # One to one, but for the positional matrix, which transformers holds twice.
     assert len(accounted.sources) == len(published) + 1 and set(accounted.sources.values()) == set(published)

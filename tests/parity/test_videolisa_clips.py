@@ -153,12 +153,15 @@ def test_the_segmenter_gives_the_recorded_masks(case: Path, golden: Golden, stop
 @pytest.mark.golden("videolisa", *CLIP)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_near_the_recorded_masks(case: Path, golden: Golden, dtype: torch.dtype) -> None:
-    """The published code itself moves by 0.006 on average in bfloat16, which costs 0.04 of IoU on these flat masks."""
+    """The published code itself moves by 0.006 on average and 0.045 at most in bfloat16, where logits spread by 0.26; a
+    rebuild by 0.055. Allowed is 0.07, and the like where logits spread more."""
     masks, confidence, logits = segment_recorded(case, golden, dtype, True)
     if logits.numel():
-        overlap = (masks & (logits > 0)).sum() / (masks | (logits > 0)).sum().clamp_min(1)
-        assert overlap > 0.9 or not (logits > 0).any()
-        assert (confidence - logits.sigmoid()).abs().mean() < 0.01
+        near = max(0.07, 0.27 * logits.std().item())
+        assert ((masks == (logits > 0)) | (logits.abs() < near)).all()
+        moved = (confidence - logits.sigmoid()).abs()  # a quarter of what the logits moved, and the rounding to 1 / 255
+        assert moved.max() < near / 4 + 0.5 / 255
+        assert moved.mean() < near / 28 + 0.5 / 255  # 0.01 of the logits
 
 
 # With weights: the training step

@@ -252,10 +252,13 @@ def test_from_frames_to_mask_through_the_interface(case: Path, golden: Golden) -
     frames = [Frame(image.numpy(), i) for i, image in enumerate(tensors["input.frames_uint8"])]
     encoded = segmenter.encode(frames)
     (grounding,) = segmenter.ground(Clip(tuple(encoded)), [Instruction("a", said["expressions"][0])])
-    (found,) = segmenter.segment(encoded[target], [grounding.targets[0].token])
     logits = tensors["expect.pred_masks.0"][0]
     clear = (logits.abs() > 1e-3).numpy()
-    assert clear.mean() > 0.99 and found.mask.any()
+    assert clear.mean() > 0.9
+    if grounding.targets[0].token is None:  # an empty mask is this system's only refusal
+        assert grounding.targets[0].rejected and not ((logits > 0).numpy() & clear).any()
+        return
+    (found,) = segmenter.segment(encoded[target], [grounding.targets[0].token])
     assert ((found.mask == (logits > 0).numpy()) | ~clear).all()
 
 

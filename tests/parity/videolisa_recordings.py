@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import cache
 from pathlib import Path
 
@@ -47,8 +46,8 @@ class Tiny:
 @cache
 def tiny(golden: Golden, dtype: torch.dtype = torch.float32) -> Tiny:
     (config,) = golden.json_files("model_type", "mm_vision_tower")
-    (clip,) = [path.parent for path in golden.json_files("model_type", "patch_size") if path != config]
-    (sizes,) = [json.loads(path.read_text()) for path in golden.json_files("seg_token_idx")]
+    (clip,) = golden.clip_folders(weights=True)
+    sizes = golden.contents("seg_token_idx", "decoder_num_heads")[0]
     options = VideoLISAOptions(clip=str(clip), sam_decoder_heads=sizes["decoder_num_heads"])
     return Tiny(load_weights(config.parent, options, dtype), config.parent, sizes["seg_token_idx"])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -37,22 +36,20 @@ def close(found: torch.Tensor, expected: torch.Tensor, atol: float = STATES, nam
 
 def text(golden: Golden) -> dict[str, Any]:
     """The recorded prompts, ids, frame choices and answers."""
-    (path,) = golden.json_files("cases", "tokenization", "eval_frame_selection")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return golden.contents("cases", "tokenization", "eval_frame_selection")[0]
 
 
 def conversations(golden: Golden, tensors: Tensors) -> dict[str, Any]:
     """What is recorded in words about a case: the entry with the same ids."""
     ids = tensors["input.input_ids"].tolist()
-    (entry,) = [case for case in text(golden)["cases"].values() if case["input_ids"] == ids]
-    return entry
+    return next(case for case in text(golden)["cases"].values() if case["input_ids"] == ids)
 
 
 def checkpoint_places(golden: Golden) -> tuple[Path, VisaOptions]:
     """The recorded checkpoint's folder, and the options that it needs because of its size."""
     (config,) = golden.json_files("model_type", "mm_vision_tower")
-    (clip,) = [path.parent for path in golden.json_files("model_type", "vision_config")]
-    (sizes,) = [json.loads(path.read_text()) for path in golden.json_files("decoder_heads", "image_size")]
+    (clip,) = golden.clip_folders(weights=True)
+    sizes = golden.contents("decoder_heads", "image_size")[0]
     return config.parent, VisaOptions(clip=str(clip), sam_decoder_heads=sizes["decoder_heads"])
 
 
