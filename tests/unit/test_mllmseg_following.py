@@ -11,8 +11,8 @@ from unit.tiny_sam2 import film, original_checkpoint, tiny_sam
 
 import instructseg
 from instructseg.core import BadInput, Clip, Frame, Instruction, State
-from instructseg.recipes.mllmseg.following import FollowedToken, FollowingSegmenter
 from instructseg.streaming.engine import StreamingEngine
+from instructseg.tracking.following import FollowedToken, FollowingSegmenter
 
 SECOND = 1_000_000_000
 IMAGES, _ = film(8)
@@ -27,7 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def load(folders: tuple[Path, Path], period_s: float = 1.0) -> FollowingSegmenter:
     options = {"masks": "tracker", "tracker_checkpoint": str(folders[1]), "mask_period_s": str(period_s)}
     segmenter = instructseg.load("mllmseg", folders[0], "cpu", "float32", options)
-    segmenter.model.decoder.smooth.bias.data.add_(6.0)  # random weights: sure of their masks
+    segmenter.recipe.model.decoder.smooth.bias.data.add_(6.0)  # random weights: sure of their masks
     return segmenter
 
 
@@ -36,7 +36,8 @@ class Calls:
 
     def __init__(self, segmenter: FollowingSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[str] = []
-        for owner, names in ((segmenter.tracker, ("start", "refresh", "step")), (segmenter.model, ("read_commands",))):
+        model = segmenter.recipe.model
+        for owner, names in ((segmenter.tracker, ("start", "refresh", "step")), (model, ("read_commands",))):
             for name in names:
                 inner = getattr(owner, name)
                 monkeypatch.setattr(owner, name, lambda *a, n=name, i=inner, **k: self.made.append(n) or i(*a, **k))
@@ -69,7 +70,9 @@ def test_masks_of_its_own_once_a_period(folders: tuple[Path, Path], monkeypatch:
         assert calls.taken() == expected
         assert all(mask.mask.shape == encoded.frame.size and 0 <= mask.score <= 1 for mask in masks)
         tokens = [mask.token for mask in masks]
-    assert encoded.features.tracked.known and not encoded.features.image.known, "only the tracker saw the last frame"
+    assert encoded.features.tracked.known and not encoded.features.own.features.image.known, (
+        "only the tracker saw the last frame"
+    )
 
 
 def test_its_own_masks_are_those_of_every_frame(folders: tuple[Path, Path]) -> None:
@@ -78,7 +81,7 @@ def test_its_own_masks_are_those_of_every_frame(folders: tuple[Path, Path]) -> N
     plain.model.decoder.smooth.bias.data.add_(6.0)
     encoded, other = segmenter.encode([frame(2, 2.0)])[0], plain.encode([frame(2, 2.0)])[0]
     own = segmenter.segment(encoded, begin(segmenter))
-    theirs = plain.segment(other, [token.slot for token in begin(segmenter)])
+    theirs = plain.segment(other, [token.own for token in begin(segmenter)])
     for a, b in zip(own, theirs, strict=True):
         assert np.array_equal(a.confidence, b.confidence) and a.score == b.score
 
@@ -88,22 +91,23 @@ def test_a_target_that_is_not_seen_when_read_scores_low(folders: tuple[Path, Pat
     segmenter = load(folders)
     tokens = begin(segmenter)
     between = segmenter.segment(segmenter.encode([frame(1, 1.5)])[0], tokens)
-    segmenter.model.decoder.smooth.bias.data.fill_(-30.0)
+    segmenter.recipe.model.decoder.smooth.bias.data.fill_(-30.0)
     read = segmenter.segment(segmenter.encode([frame(2, 2.5)])[0], [mask.token for mask in between])
     later = segmenter.segment(segmenter.encode([frame(3, 2.6)])[0], [mask.token for mask in read])
     assert max(mask.score for mask in later) < 0.01, "not reported between two looks either"
     assert min(mask.score for mask in between) > 0.3 and max(mask.score for mask in read) < 0.01
-    assert all(mask.token.read_ns == round(2.5 * SECOND) and mask.token.memory is not None for mask in read)
+    assert all(mask.token.looked_ns == round(2.5 * SECOND) and mask.token.memory is not None for mask in read)
 
 
 def test_nothing_to_follow_is_read_again(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A first mask too weak to be remembered leaves the next frame to the recipe itself."""
     segmenter = load(folders)
-    bias = segmenter.model.decoder.smooth.bias.data.clone()
-    segmenter.model.decoder.smooth.bias.data.fill_(-30.0)
+    weights = segmenter.recipe.model.decoder.smooth.bias.data
+    bias = weights.clone()
+    weights.fill_(-30.0)
     tokens = begin(segmenter)
     assert [token.memory for token in tokens] == [None, None]
-    segmenter.model.decoder.smooth.bias.data.copy_(bias)
+    weights.copy_(bias)
     calls = Calls(segmenter, monkeypatch)
     masks = segmenter.segment(segmenter.encode([frame(1, 1.1)])[0], tokens)
     assert calls.taken() == ["read_commands", "start", "start"]
@@ -113,7 +117,7 @@ def test_nothing_to_follow_is_read_again(folders: tuple[Path, Path], monkeypatch
 def test_a_clock_that_went_back_is_no_reason_to_wait(folders: tuple[Path, Path]) -> None:
     segmenter = load(folders)
     masks = segmenter.segment(segmenter.encode([frame(1, 0.5)])[0], begin(segmenter))
-    assert [mask.token.read_ns for mask in masks] == [SECOND // 2] * 2
+    assert [mask.token.looked_ns for mask in masks] == [SECOND // 2] * 2
 
 
 def test_the_engine_follows_with_it(folders: tuple[Path, Path]) -> None:

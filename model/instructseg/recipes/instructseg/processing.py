@@ -6,13 +6,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Segmenter, Target, TargetMask
+from ...core import (
+    Anchor,
+    BadInput,
+    Clip,
+    EncodedFrame,
+    Frame,
+    Grounding,
+    Instruction,
+    Sampling,
+    Segmenter,
+    Target,
+    TargetMask,
+)
 from ...options import parse_options
 from .checkpoint import LoadedInstructSeg, load_checkpoint
 from .configuration import REFERENCES, InstructSegOptions
@@ -21,6 +32,7 @@ from .query_masks import QueryMasks
 from .reader import Reader
 from .references import key_and_references, neighbours
 
+EVERY_FRAME = "masks=every_frame: the language model runs on every frame and for every instruction"
 _HOLD = 0.5  # share of the threshold that a mask needs to stay one of several targets
 
 
@@ -37,6 +49,7 @@ class FrameToken:
 
 class InstructSegSegmenter(Segmenter):
     name = "instructseg"
+    notes_untracked = (EVERY_FRAME,)
     carries_tokens = False  # a pass for every frame since a slow grounding would make the next one slower still
 
     def __init__(
@@ -119,18 +132,19 @@ class InstructSegSegmenter(Segmenter):
         if not best.mask.any() or best.score < limit:
             reason = f"the best mask has {best}, the limit is {limit:g} (not a published one)"
             return (Target(None, best.presence, 1.0 - best.presence, True, history.question.text, reason),)
-        tokens = self._tokens(clip, key, history, answers)
-        phrase = history.question.text
+        after, frame = self._after(history, clip.frames[key]), clip.frames[key].frame
         return tuple(
-            # Without a threshold nothing is ever refused, however low its score.
-            Target(token, a.presence, 1.0 - a.presence if limit > 0 else 0.0, False, phrase, str(a))
-            for token, a in zip(tokens, answers, strict=True)
+            Target(
+                FrameToken(after, frame, answer, len(answers) == 1),
+                answer.presence,
+                1.0 - answer.presence if limit > 0 else 0.0,  # without a threshold nothing is ever refused
+                False,
+                history.question.text,
+                str(answer),
+                Anchor(key, TargetMask(answer.mask, answer.presence, None, answer.confidence)),
+            )
+            for answer in answers
         )
-
-    def _tokens(self, clip: Clip, key: int, history: History, answers: list[Answer]) -> list[Any]:
-        """What travels on from the frame that was looked at, which here is the newest one."""
-        after = self._after(history, clip.frames[key])
-        return [FrameToken(after, clip.frames[key].frame, answer, len(answers) == 1) for answer in answers]
 
     def _after(self, history: History, encoded: EncodedFrame) -> History:
         """The history with this frame as a reference for those to come, if it is time for one."""
@@ -154,7 +168,7 @@ class InstructSegSegmenter(Segmenter):
 
 def build(
     checkpoint: str | Path, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, str] | None = None
-) -> InstructSegSegmenter:
+) -> Segmenter:
     """What ``instructseg.load("instructseg", ...)`` calls. Raises BadInput."""
     chosen = parse_options(InstructSegOptions, options, "recipe instructseg")
     if dtype == torch.float16 and device.type == "cpu":
@@ -162,11 +176,11 @@ def build(
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     if chosen.masks == "every_frame":
         return InstructSegSegmenter(load_checkpoint(checkpoint), device, dtype, chosen)
+    from ...tracking.following import FollowingSegmenter
     from ...tracking.memory_checkpoint import load_memory_tracker
-    from .following import FollowingSegmenter
 
     tracker = load_memory_tracker(chosen.tracker_checkpoint, device, dtype)
-    return FollowingSegmenter(load_checkpoint(checkpoint), device, dtype, chosen, tracker)
+    return FollowingSegmenter(InstructSegSegmenter(load_checkpoint(checkpoint), device, dtype, chosen), tracker)
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -182,7 +196,7 @@ def _notes(options: InstructSegOptions, dtype: torch.dtype) -> tuple[str, ...]:
     if options.references == "published":
         notes.append("references=published: every answer is about the frame two references before the newest")
     if options.masks == "every_frame":
-        notes.append("masks=every_frame: the language model runs on every frame and for every instruction")
+        notes.append(EVERY_FRAME)
     if dtype == torch.float16:
         notes.append("dtype float16: Phi-2's attention is known to overflow in it; bfloat16 has the range it needs")
     return tuple(notes)

@@ -24,11 +24,10 @@ TOGETHER = 4  # instructions in one pass; each needs about 0.3 GB for the masks 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """tokens: a frame for the language model ``(P, hidden)``. tracked: for the memory tracker, where there is one.
-    Computed on demand; Swin's maps are not kept, at published size they are 150 MB a frame."""
+    """tokens: a frame for the language model ``(P, hidden)``, computed on demand. Swin's maps are not kept, at
+    published size they are 150 MB a frame."""
 
     tokens: Once
-    tracked: Once | None = None
 
 
 class Reader:

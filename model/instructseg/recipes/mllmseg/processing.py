@@ -17,7 +17,19 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from ...core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Sampling, Segmenter, Target, TargetMask
+from ...core import (
+    Anchor,
+    BadInput,
+    Clip,
+    EncodedFrame,
+    Frame,
+    Grounding,
+    Instruction,
+    Sampling,
+    Segmenter,
+    Target,
+    TargetMask,
+)
 from ...modules.evidence import mask_evidence
 from ...options import parse_options
 from ...recent_images import RecentImages, Value
@@ -34,11 +46,9 @@ TOGETHER = 32  # masks decoded at once; bounds the memory of a frame with many i
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """image: :class:`ImageMemory` of a frame. tracked: the memory tracker's view of it, where there is a tracker. Both
-    computed on demand."""
+    """image: :class:`ImageMemory` of a frame, computed on demand."""
 
     image: Value
-    tracked: Value | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +104,7 @@ class MllmSegSegmenter(Segmenter):
         groundings = []
         for instruction, command in zip(instructions, commands, strict=True):
             slots = [next(seen) for _ in command.phrases]
-            targets = tuple(self._target(key, token, view) for token, view in slots)
+            targets = tuple(self._target(clip, token, view) for token, view in slots)
             text = self.reader.answer(command.phrases, [view.refused for _, view in slots])
             groundings.append(Grounding(instruction.id, stamp, (stamp,), targets, text))
         return groundings
@@ -132,16 +142,13 @@ class MllmSegSegmenter(Segmenter):
         refusal = {"token": spoken, "evidence": 1.0 - evidence, "both": max(spoken, 1.0 - evidence)}[self.rule]
         return Seen(refusal, evidence, refusal > 0.5, probabilities)
 
-    def _target(self, key: EncodedFrame, token: SlotToken, view: Seen) -> Target:
+    def _target(self, clip: Clip, token: SlotToken, view: Seen) -> Target:
         phrase = token.command.phrases[token.slot]
         if view.refused:
             why = "the mask decoder finds no pixel it is sure of" if self.rule == "evidence" else "answered with [REJ]"
             return Target(None, 1.0 - view.refusal, view.refusal, True, phrase, why)
-        return Target(self._token(key, token, view), 1.0 - view.refusal, view.refusal, False, phrase)
-
-    def _token(self, key: EncodedFrame, token: SlotToken, view: Seen) -> Any:
-        """What travels from frame to frame for an accepted target."""
-        return token
+        anchor = Anchor(len(clip.frames) - 1, target_mask(view, clip.key.frame.size, token))
+        return Target(token, 1.0 - view.refusal, view.refusal, False, phrase, anchor=anchor)
 
     def _features(self, frame: Frame) -> Features:
         return Features(self.images.value(lambda: self._read_image(frame)))
@@ -177,7 +184,7 @@ def rejection_rule(asked: str, can_refuse: bool) -> str:
 
 def build(
     checkpoint: str | Path, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, str] | None = None
-) -> MllmSegSegmenter:
+) -> Segmenter:
     """What ``instructseg.load("mllmseg", ...)`` calls. Raises BadInput."""
     chosen = parse_options(MllmSegOptions, options, "recipe mllmseg")
     if dtype == torch.float16 and device.type == "cpu":
@@ -189,10 +196,11 @@ def build(
             "options masks=tracker and tracker_checkpoint=<folder, file or hub id of SAM 2 weights> go together; got "
             f"masks={chosen.masks} and tracker_checkpoint={chosen.tracker_checkpoint!r}"
         )
-    loaded = load_checkpoint(checkpoint, dtype)
+    recipe = MllmSegSegmenter(load_checkpoint(checkpoint, dtype), device, chosen)
     if not tracking:
-        return MllmSegSegmenter(loaded, device, chosen)
+        return recipe
+    from ...tracking.following import FollowingSegmenter
     from ...tracking.memory_checkpoint import load_memory_tracker
-    from .following import FollowingSegmenter
 
-    return FollowingSegmenter(loaded, device, chosen, load_memory_tracker(chosen.tracker_checkpoint, device, dtype))
+    tracker = load_memory_tracker(chosen.tracker_checkpoint, device, dtype)
+    return FollowingSegmenter(recipe, tracker, chosen.mask_period_s, images_kept=chosen.images_kept)
