@@ -6,10 +6,12 @@ The text "red" asks for the red pixels; a token is a colour. Each step can be sl
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from hypothesis import HealthCheck, settings
 
@@ -46,7 +48,8 @@ class ColourSegmenter(Segmenter):
     """raising: steps that raise now. delays: seconds by step. gates: events that a step waits for before it answers;
     entered: set when a step has begun. rejection: rejection score by colour (else from the key frame's pixels).
     score: mask score from its pixels. renew_tokens: every segmentation returns a new token. broken_cameras: encode
-    raises when a frame of theirs is among those given."""
+    raises when a frame of theirs is among those given. broken_texts: likewise ground. aims: by text, the colours that the
+    answer points at instead of those named."""
 
     name = "colours"
     max_targets = 3
@@ -63,7 +66,10 @@ class ColourSegmenter(Segmenter):
         self.broken_cameras: set[str] = set()
         self.encoded: list[int] = []
         self.batches: list[list[str]] = []  # cameras, by call of encode
+        self.broken_texts: set[str] = set()
+        self.aims: dict[str, list[str]] = {}
         self.clips: list[Clip] = []
+        self.asked: list[list[str]] = []  # texts, by call of ground
         self.segmented: list[tuple[int, int]] = []  # (stamp, number of tokens)
         self.last_tokens: tuple[ColourToken, ...] = ()
 
@@ -77,7 +83,10 @@ class ColourSegmenter(Segmenter):
 
     def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
         self.clips.append(clip)
+        self.asked.append([instruction.text for instruction in instructions])
         self._begin("ground")
+        if self.broken_texts.intersection(self.asked[-1]):
+            raise RuntimeError("ground broke on a text")
         return [self._ground(clip, instruction) for instruction in instructions]
 
     def segment(self, encoded: EncodedFrame, tokens: Sequence[ColourToken]) -> list[TargetMask]:
@@ -94,7 +103,8 @@ class ColourSegmenter(Segmenter):
 
     def _ground(self, clip: Clip, instruction: Instruction) -> Grounding:
         targets = []
-        for name in [word.strip(".,") for word in instruction.text.split()]:
+        words = [word.strip(".,") for word in instruction.text.split()]
+        for name in self.aims.get(instruction.text, words):
             if name in COLOURS:
                 there = (clip.key.features == np.array(COLOURS[name], np.uint8)).all(axis=-1).any()
                 rejection = self.rejection.get(name, 0.05 if there else 0.95)
@@ -110,6 +120,56 @@ class ColourSegmenter(Segmenter):
         time.sleep(self.delays.get(step, 0.0))
         if step in self.raising:
             raise RuntimeError(f"{step} broke on purpose")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlaceToken:
+    """A colour, and where (x, y) it was on the frame of this stamp."""
+
+    rgb: tuple[int, int, int]
+    place: tuple[float, float]
+    stamp_ns: int
+
+
+class FollowingSegmenter(ColourSegmenter):
+    """Follows one thing among others of its colour, by its place alone: from one frame to the next a thing may move by
+    ``reach`` pixels, whatever the time between them. Of several the reasoner means the leftmost one."""
+
+    def __init__(self, reach: float = 8.0) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def segment(self, encoded: EncodedFrame, tokens: Sequence[PlaceToken]) -> list[TargetMask]:
+        self._begin("segment")
+        self.segmented.append((encoded.frame.stamp_ns, len(tokens)))
+        return [self._follow(encoded, token) for token in tokens]
+
+    def _follow(self, encoded: EncodedFrame, token: PlaceToken) -> TargetMask:
+        near = [
+            (math.dist(place, token.place), place, blob)
+            for place, blob in blobs(encoded.features, token.rgb)
+            if math.dist(place, token.place) <= self.reach
+        ]
+        if not near:
+            return TargetMask(np.zeros(encoded.frame.size, bool), 0.02, token)
+        _, place, blob = min(near, key=lambda found: found[0])
+        return TargetMask(blob, 0.9, PlaceToken(token.rgb, place, encoded.frame.stamp_ns))
+
+    def _ground(self, clip: Clip, instruction: Instruction) -> Grounding:
+        targets, stamps = [], tuple(encoded.frame.stamp_ns for encoded in clip.frames)
+        for name in [word for word in instruction.text.split() if word in COLOURS]:
+            seen = [place for place, _ in blobs(clip.key.features, COLOURS[name])]
+            token = PlaceToken(COLOURS[name], min(seen), stamps[-1]) if seen else None
+            rejection = 0.05 if seen else 0.95
+            targets.append(Target(token, 1.0 - rejection, rejection, token is None, name))
+        return Grounding(instruction.id, stamps[-1], stamps, tuple(targets), instruction.text)
+
+
+def blobs(image: np.ndarray, rgb: tuple[int, int, int]) -> list[tuple[tuple[float, float], np.ndarray]]:
+    """Centre (x, y) and mask (H, W) of every connected patch of one colour."""
+    same = (image == np.array(rgb, np.uint8)).all(axis=-1).astype(np.uint8)
+    count, labels, _, centres = cv2.connectedComponentsWithStats(same)
+    return [((float(centres[i][0]), float(centres[i][1])), labels == i) for i in range(1, count)]
 
 
 def colour_frame(

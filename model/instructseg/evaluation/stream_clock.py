@@ -174,8 +174,9 @@ class Delegate(Segmenter):
 
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
-        for name in ("name", "sampling", "max_targets", "device", "carries_tokens", "load_report", "notes"):
-            setattr(self, name, getattr(segmenter, name))
+        for name, default in vars(Segmenter).items():  # what the engine may ask of a recipe besides its three steps
+            if not name.startswith("_") and not callable(default):
+                setattr(self, name, getattr(segmenter, name))
 
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
         return self._segmenter.encode(frames)
