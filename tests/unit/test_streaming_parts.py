@@ -83,6 +83,46 @@ def test_buffer_bounds_always_hold(steps, seconds, frames):
         assert stamps[-1] - stamps[0] <= round(seconds * 1e9)
 
 
+@unhurried
+@given(st.lists(st.integers(1, SECOND), min_size=1, max_size=80), st.floats(0.0, 3.0), st.integers(1, 10), st.data())
+def test_a_held_stamp_stays_reachable_within_the_count(steps, seconds, frames, data):
+    buffer, stamp, held = FrameBuffer(seconds, frames), 0.0, None
+    begin, end = sorted(data.draw(st.tuples(st.integers(0, len(steps)), st.integers(0, len(steps)))))
+    for i, step in enumerate(steps):
+        stamp += step / SECOND
+        buffer.push(encoded(stamp, size=(16, 16)))
+        if i == begin:
+            held = buffer.newest_ns
+            buffer.hold(held)
+        stamps = [e.frame.stamp_ns for e in buffer]
+        assert len(stamps) <= frames
+        assert stamps == sorted(set(stamps)) and stamps[-1] == buffer.newest_ns
+        if frames >= 3 and begin <= i < end:
+            assert held in stamps  # the frame that was reasoned on is still there, with frames up to the newest one
+        if i == end:
+            buffer.let_go()
+    buffer.let_go()
+    buffer.push(encoded(stamp + 4.0, size=(16, 16)))
+    assert len(buffer) == 1
+
+
+def test_held_frames_are_thinned_out_evenly():
+    buffer = FrameBuffer(1.0, 16)
+    for i in range(100):
+        buffer.push(encoded(i * 0.1, size=(16, 16)))
+        if i == 9:
+            buffer.hold(buffer.newest_ns)
+    stamps = np.array([e.frame.stamp_ns for e in buffer]) / SECOND
+    gaps = np.diff(stamps)
+    assert (stamps[0], stamps[-1], len(stamps)) == (0.9, 9.9, 16)
+    assert gaps.max() <= 4 * gaps.min() + 1e-9
+    assert gaps.max() < 1.0  # 9 s in 16 frames: 0.6 s on average
+    buffer.flush()
+    buffer.push(encoded(20.0, size=(16, 16)))
+    buffer.push(encoded(22.0, size=(16, 16)))
+    assert len(buffer) == 1  # a flush holds nothing
+
+
 def test_buffer_refuses_what_does_not_follow():
     buffer = FrameBuffer(3.0, 10)
     buffer.push(encoded(1.0))

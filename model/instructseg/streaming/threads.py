@@ -98,10 +98,14 @@ class Workers:
     def _ground_when_due(self) -> None:
         state = self._state
         while (job := self._next_job()) is not None:
+            with state.guard:  # a reasoner slower than the buffer is long must still reach the present frame by frame
+                job.stream.buffer.hold(job.clip.key.frame.stamp_ns)
             try:
                 self._grounding.run(job)
             except Exception as error:  # as above
                 state.fault("grounding", error)
+            with state.guard:
+                job.stream.buffer.let_go()
             state.outbox.deliver()
 
     def _next_frame(self) -> Frame | None:
