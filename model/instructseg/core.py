@@ -157,13 +157,15 @@ class TargetMask:
 
     mask: ``(H, W)`` bool at the frame's own size. confidence: ``(H, W)`` uint8 0..255, or None.
     score: evidence in [0, 1] that the target is visible in this frame. token: the token to use on the next frame
-    (the same object for recipes whose token does not change).
+    (the same object for recipes whose token does not change). disagrees: the recipe has two witnesses of this target
+    and they see different things; the engine then asks the reasoner again.
     """
 
     mask: np.ndarray
     score: float
     token: Any
     confidence: np.ndarray | None = None
+    disagrees: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +198,7 @@ class Segmenter(abc.ABC):
     max_targets: int = 1
     device: str = "cpu"
     carries_tokens: bool = True  # whether a token must see the frames since its key frame; False: each is read anew
+    tokens_identify: bool = False  # whether a token tells its thing from a look-alike; then it sees nothing in one
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
     notes_untracked: tuple[str, ...] = ()  # those of them that no longer hold once a tracker carries the masks

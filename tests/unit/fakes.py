@@ -48,8 +48,8 @@ class ColourSegmenter(Segmenter):
     """raising: steps that raise now. delays: seconds by step. gates: events that a step waits for before it answers;
     entered: set when a step has begun. rejection: rejection score by colour (else from the key frame's pixels).
     score: mask score from its pixels. renew_tokens: every segmentation returns a new token. broken_cameras: encode
-    raises when a frame of theirs is among those given. broken_texts: likewise ground. aims: by text, the colours that the
-    answer points at instead of those named."""
+    raises when a frame of theirs is among those given. broken_texts: likewise ground. aims: by text, the colours that
+    the answer points at instead of those named."""
 
     name = "colours"
     max_targets = 3

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from unit.fakes import SECOND, unhurried
 
 from instructseg.core import Grounding, Instruction, State, Target, TargetMask
-from instructseg.tracking import InstanceIds, Policy, Schedule, TokenTracker
+from instructseg.tracking import InstanceIds, Policy, Schedule, Sightings, TokenTracker
 
 PERIOD = SECOND // 2
 
@@ -25,9 +25,9 @@ def grounding(*rejections: float) -> Grounding:
 
 
 def ground(tracker: TokenTracker, stamp: int, *rejections: float, refresh: bool = False) -> None:
-    tracker.begin_grounding(stamp)
+    tracker.begin_grounding(stamp, refresh)
     answer = grounding(*rejections)
-    tokens = {slot: target.token for slot, target in tracker.accepted(answer, refresh).items()}
+    tokens = {place: target.token for place, target in tracker.accepted(answer).items()}
     tracker.apply_grounding(answer, tokens, stamp, stamp, refresh)
 
 
@@ -122,6 +122,72 @@ def test_present_targets_are_left_alone_unless_a_refresh_is_wanted():
     assert tracker.due_about(2 * SECOND) == "all"
     ground(tracker, 2 * SECOND, 0.9, refresh=True)
     assert states(tracker) == [State.NO_TARGET]
+
+
+def test_a_missing_target_does_not_keep_the_others_from_being_refreshed():
+    tracker = make_tracker(refresh_ns=2 * SECOND)
+    ground(tracker, 0, 0.1, 0.9)
+    show(tracker, 0, 0.9)
+    for stamp in range(PERIOD, 2 * SECOND, PERIOD):
+        assert tracker.due_about(stamp) == "missing"
+        ground(tracker, stamp, 0.1, 0.9)
+    assert tracker.due_about(2 * SECOND) == "all"
+
+
+def test_a_score_that_collapses_is_asked_about_once_although_its_target_is_still_in_view():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1)
+    for stamp in range(0, SECOND, SECOND // 10):
+        show(tracker, stamp, 0.9)
+    assert tracker.due_about(SECOND) is None
+    show(tracker, SECOND, 0.55)
+    assert states(tracker) == [State.PRESENT]
+    assert tracker.due_about(SECOND) == "all"
+    ground(tracker, SECOND, 0.1, refresh=True)
+    for stamp in range(SECOND, 10 * SECOND, SECOND // 10):
+        show(tracker, stamp, 0.55)
+        assert tracker.due_about(stamp) is None  # that is what it scores now
+    silent = make_tracker(on_loss=False)
+    ground(silent, 0, 0.1)
+    show(silent, 0, 0.9)
+    show(silent, SECOND, 0.55)
+    assert silent.due_about(SECOND) is None
+
+
+def test_witnesses_that_disagree_are_a_question_but_not_more_often_than_the_period():
+    tracker = make_tracker()
+    ground(tracker, 0, 0.1)
+    (prompt,) = tracker.prompts()
+    tracker.update(1, [prompt], [TargetMask(np.ones((4, 4), bool), 0.9, prompt.token, disagrees=True)])
+    assert tracker.due_about(PERIOD - 1) is None
+    assert tracker.due_about(PERIOD) == "all"
+
+
+def test_at_a_slower_pace_everything_is_asked_half_as_often():
+    tracker = make_tracker(refresh_ns=2 * SECOND)
+    tracker.timetable.pace = 2.0
+    ground(tracker, 0, 0.9)
+    assert not tracker.due(2 * PERIOD - 1) and tracker.due(2 * PERIOD)
+    ground(tracker, 2 * PERIOD, 0.1)
+    show(tracker, 2 * PERIOD, 0.9)
+    assert tracker.due_about(2 * PERIOD + 4 * SECOND - 1) is None
+    assert tracker.due_about(2 * PERIOD + 4 * SECOND) == "all"
+
+
+def test_a_mask_of_the_old_thing_does_not_speak_for_the_new_one():
+    tracker = make_tracker(refresh_ns=SECOND)
+    ground(tracker, 0, 0.1)
+    show(tracker, 0, 0.9)
+    old_prompts = tracker.prompts()
+    upper, lower = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    upper[0], lower[3] = True, True
+    sightings = Sightings({0: TargetMask(lower, 0.9, "new")}, {0: TargetMask(upper, 0.9, "old")})
+    for stamp in (SECOND, 2 * SECOND):
+        tracker.apply_grounding(grounding(0.1), {0: "new"}, stamp, stamp, True, sightings)
+    (target,) = tracker.update(2 * SECOND, old_prompts, [TargetMask(upper, 0.9, "old")])
+    assert target.state is State.GROUNDING and target.mask is None
+    (target,) = tracker.update(3 * SECOND, tracker.prompts(), [TargetMask(lower, 0.9, "new")])
+    assert (target.state, target.instance_id) == (State.PRESENT, 2)
 
 
 def test_a_slot_that_is_no_longer_named_goes_and_comes_back_with_its_id():

@@ -27,6 +27,15 @@ def checked_encodings(encoded: Sequence[EncodedFrame], frames: Sequence[Frame]) 
     return encoded
 
 
+def checked_count(groundings: Sequence[Grounding], instructions: Sequence[Instruction]) -> Sequence[Grounding]:
+    """As many answers as questions, or SegmenterFault."""
+    if len(groundings) != len(instructions):
+        raise SegmenterFault(
+            f"ground of {len(instructions)} instruction(s) must give as many Grounding; got {len(groundings)}"
+        )
+    return groundings
+
+
 def checked_grounding(groundings: Sequence[Grounding], instruction: Instruction) -> Grounding:
     """The one grounding of ``instruction``, or SegmenterFault."""
     if len(groundings) != 1 or not isinstance(groundings[0], Grounding):

@@ -1,39 +1,50 @@
-"""The slow half: ask the reasoner about one instruction on buffered frames, then bring its tokens up to the present."""
+"""The slow half: ask the reasoner about the instructions that are due, then bring its tokens up to the present."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
 
-from ..core import Clip, EncodedFrame, Grounding
+from ..core import Clip, Grounding
 from ..tracking.token_tracker import TokenTracker
-from .checks import checked_grounding, checked_masks
+from .checks import checked_count, checked_grounding
+from .hand_over import Answer, HandOver
 from .state import CameraStream, StreamState
 from .types import GroundingResult
 
-_HAND_OVER_ROUNDS = 4  # each round replays the frames that came during the one before; then the rest is close enough
+_MOST_TOGETHER = 8  # instructions in one call of the reasoner; more would keep the first one waiting
+_PATIENCE = 8  # groundings an instruction waits through before it comes first, whatever its priority
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ask:
+    """One instruction to reason about, and the generation in which the answer still counts."""
+
+    tracker: TokenTracker
+    generation: int
+    refresh: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroundingJob:
-    """What to reason about, and the generation in which the answer still counts."""
+    """Instructions of one camera to reason about on one clip."""
 
-    tracker: TokenTracker
-    generation: int
     stream: CameraStream
     clip: Clip
-    refresh: bool
+    asks: tuple[Ask, ...]
 
 
 class GroundStep:
-    """Chooses the next instruction that is due, grounds it, hands its tokens over."""
+    """Chooses the instructions that are due, grounds them in one call, hands their tokens over."""
 
     def __init__(self, state: StreamState) -> None:
         self._state = state
+        self._hand_over = HandOver(state)
+        self._turn = 0
 
     def next_job(self, camera: str | None = None) -> GroundingJob | None:
-        """The most urgent instruction that is due: highest priority, then longest not asked. Call under the guard."""
+        """The most urgent instruction that is due, with those of its camera and priority: highest priority first, then
+        longest not asked; one that was passed over too often comes before all. Call under the guard."""
         due = []
         for entry in self._state.book:
             for tracker in entry.trackers.values():
@@ -45,73 +56,100 @@ class GroundStep:
                     due.append((tracker, stream, about == "all"))
         if not due:
             return None
-        tracker, stream, refresh = min(due, key=lambda job: (-job[0].instruction.priority, job[0].last_ground_ns))
-        tracker.begin_grounding(stream.buffer.newest_ns)
-        clip = stream.buffer.clip(self._state.segmenter.sampling)
-        return GroundingJob(tracker, tracker.generation, stream, clip, refresh)
+        due.sort(key=lambda job: _urgency(job[0]))
+        first, stream, _ = due[0]
+        together = [
+            (tracker, refresh)
+            for tracker, its_stream, refresh in due
+            if its_stream is stream and tracker.instruction.priority == first.instruction.priority
+        ][:_MOST_TOGETHER]
+        for tracker, _, _ in due:
+            tracker.timetable.passed_over += 1
+        asks = []
+        for tracker, refresh in together:
+            self._turn += 1
+            tracker.begin_grounding(stream.buffer.newest_ns, refresh, self._turn)
+            asks.append(Ask(tracker, tracker.generation, refresh))
+        return GroundingJob(stream, stream.buffer.clip(self._state.segmenter.sampling), tuple(asks))
 
     def run(self, job: GroundingJob) -> None:
-        """Ground and hand over. An exception becomes ERROR for this instruction's targets that are not live."""
-        state, instruction = self._state, job.tracker.instruction
+        """Ground and hand over. An exception becomes ERROR for the targets that are not live of the instruction it
+        comes from; what is no longer wanted is left out."""
+        state, asks = self._state, self._wanted(job.asks)
+        if not asks:
+            return
+        instructions = [ask.tracker.instruction for ask in asks]
         started = time.perf_counter()
         try:
-            grounding = checked_grounding(state.segmenter.ground(job.clip, [instruction]), instruction)
+            groundings = checked_count(state.segmenter.ground(job.clip, instructions), instructions)
         except Exception as error:
-            self._fail(job, "ground", error)
+            if len(asks) == 1:
+                self._fail(job, asks[0], "ground", error)
+            else:
+                self._one_by_one(job, asks)
             return
         duration_s = time.perf_counter() - started
         state.recorder.duration("ground_s", duration_s)
+        answers = []
+        for ask, grounding in zip(asks, groundings, strict=True):
+            try:
+                checked_grounding([grounding], ask.tracker.instruction)
+                answers.append(Answer(ask.tracker, ask.generation, ask.refresh, grounding))
+            except Exception as error:
+                self._fail(job, ask, "ground", error)
+        if answers:
+            self._install(job, answers, duration_s)
+
+    def _one_by_one(self, job: GroundingJob, asks: list[Ask]) -> None:
+        """Instructions that break the reasoner must not take the others with them."""
+        for ask in asks:
+            self.run(dataclasses.replace(job, asks=(ask,)))
+
+    def _wanted(self, asks: tuple[Ask, ...]) -> list[Ask]:
+        with self._state.guard:
+            wanted = [ask for ask in asks if self._state.book.holds(ask.tracker, ask.generation)]
+        self._discard(len(asks) - len(wanted))
+        return wanted
+
+    def _install(self, job: GroundingJob, answers: list[Answer], duration_s: float) -> None:
+        """Hand over together; where that fails, each by itself."""
+        state = self._state
         try:
-            counted = self._hand_over(job, grounding)
+            counted = self._hand_over.run(job.stream, job.clip, answers)
         except Exception as error:
-            self._fail(job, "segment", error)
+            if len(answers) == 1:
+                answer = answers[0]
+                self._fail(job, Ask(answer.tracker, answer.generation, answer.refresh), "segment", error)
+                return
+            for answer in answers:
+                self._install(job, [dataclasses.replace(answer, sightings=None)], duration_s)
             return
-        state.recorder.count("groundings", "done" if counted else "discarded")
-        if counted:
-            result = GroundingResult(instruction, grounding, duration_s, job.tracker.camera)
+        self._discard(len(answers) - len(counted))
+        for answer in counted:
+            state.recorder.count("groundings", "done")
+            result = _result(answer.tracker, answer.grounding, duration_s)
             state.outbox.add("on_grounding", state.callbacks.on_grounding, result)
 
-    def _hand_over(self, job: GroundingJob, grounding: Grounding) -> bool:
-        """Replay the tokens over the frames that came after the key frame, then install them; False: obsolete."""
-        state, last_ns = self._state, job.clip.key.frame.stamp_ns
-        with state.guard:
-            tokens = {slot: target.token for slot, target in job.tracker.accepted(grounding, job.refresh).items()}
-        rounds = 0
-        while True:
-            with state.guard:
-                if not state.book.holds(job.tracker, job.generation):
-                    return False
-                newer = job.stream.buffer.after(last_ns) if tokens and state.segmenter.carries_tokens else []
-                if not newer or rounds == _HAND_OVER_ROUNDS:
-                    self._install(job, grounding, tokens)
-                    return True
-            rounds += 1
-            for encoded in newer:
-                replayed = self._replay(encoded, tokens)
-                unchanged = all(replayed[slot] is tokens[slot] for slot in tokens)
-                tokens, last_ns = replayed, encoded.frame.stamp_ns
-                if unchanged:  # a recipe whose token is the same on every frame has nothing to catch up with
-                    last_ns = newer[-1].frame.stamp_ns
-                    break
+    def _discard(self, count: int) -> None:
+        for _ in range(count):
+            self._state.recorder.count("groundings", "discarded")
 
-    def _replay(self, encoded: EncodedFrame, tokens: dict[int, Any]) -> dict[int, Any]:
-        prompts = list(tokens.values())
-        masks = checked_masks(self._state.segmenter.segment(encoded, prompts), prompts, encoded.frame)
-        return {slot: mask.token for slot, mask in zip(tokens, masks, strict=True)}
-
-    def _install(self, job: GroundingJob, grounding: Grounding, tokens: dict[int, Any]) -> None:
-        key_ns = job.clip.key.frame.stamp_ns
-        stamp_ns = job.stream.buffer.newest_ns or key_ns
-        job.tracker.apply_grounding(grounding, tokens, key_ns, stamp_ns, job.refresh)
-        self._state.post_events()
-
-    def _fail(self, job: GroundingJob, step: str, error: Exception) -> None:
+    def _fail(self, job: GroundingJob, ask: Ask, step: str, error: Exception) -> None:
         state = self._state
         reason = state.fault(step, error)
         state.recorder.count("groundings", "failed")
         with state.guard:
-            if not state.book.holds(job.tracker, job.generation):
+            if not state.book.holds(ask.tracker, ask.generation):
                 return
             stamp_ns = job.stream.buffer.newest_ns or job.clip.key.frame.stamp_ns
-            job.tracker.fail(reason, stamp_ns, only_missing=True)
+            ask.tracker.fail(reason, stamp_ns, only_missing=True)
             state.post_events()
+
+
+def _urgency(tracker: TokenTracker) -> tuple[bool, int, int]:
+    table = tracker.timetable
+    return table.passed_over < _PATIENCE, -tracker.instruction.priority, table.turn
+
+
+def _result(tracker: TokenTracker, grounding: Grounding, duration_s: float) -> GroundingResult:
+    return GroundingResult(tracker.instruction, grounding, duration_s, tracker.camera)

@@ -1,9 +1,11 @@
 """Per-target state across frames: token tracker, target state machine, instance ids, instance and label maps."""
 
+from .identity import Sightings
 from .ids import InstanceIds
 from .maps import instance_map, label_map
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
-from .token_tracker import Prompt, Schedule, TokenTracker
+from .timetable import Schedule
+from .token_tracker import Prompt, TokenTracker
 from .types import EVENT_STATES, RejectionEvent, TargetState
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Prompt",
     "RejectionEvent",
     "Schedule",
+    "Sightings",
     "TargetState",
     "TargetStateMachine",
     "TokenTracker",

@@ -21,7 +21,9 @@ from ..core import State, Target
 class Policy:
     """Thresholds of the verdict. hysteresis: how far the score of a PRESENT target may fall below the threshold before
     it counts as OCCLUDED; uncertain_band: half width of the rejection scores that decide nothing; reacquire_by_token:
-    whether a LOST target may return by its old token, for owners who do not ground again on loss."""
+    whether a LOST target may return by its old token, for owners who do not ground again on loss. collapse: how far the
+    score of a PRESENT target may fall below what it usually is before the reasoner is asked again. confirmations: how
+    many answers in a row must point at another thing before it is believed, under a new id."""
 
     present_threshold: float = 0.5
     reject_threshold: float = 0.5
@@ -29,6 +31,8 @@ class Policy:
     reacquire_by_token: bool = False
     hysteresis: float = 0.1
     uncertain_band: float = 0.05
+    collapse: float = 0.25
+    confirmations: int = 2
 
 
 class Verdict(enum.Enum):

@@ -9,33 +9,26 @@ from typing import Any
 import numpy as np
 
 from ..core import Grounding, Instruction, State, Target, TargetMask
+from .identity import Sightings, SlotIdentities
 from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
+from .timetable import Schedule, Timetable
 from .types import EVENT_STATES, RejectionEvent, TargetState
 
-_LONGEST_BACK_OFF = 16  # periods; a model that keeps failing is still asked now and then
+_USUAL_RATE = 0.05  # of the running mean of scores: about the last 20 frames
 _SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is that one, seen twice
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When to ask the reasoner: every ``period_ns`` about targets that are not live, with ``on_loss`` also about those
-    that were already answered; every ``refresh_ns`` (0: never) about PRESENT ones."""
-
-    period_ns: int = 500_000_000
-    refresh_ns: int = 0
-    on_loss: bool = True
 
 
 @dataclasses.dataclass(eq=False)
 class TrackedTarget:
-    """One target slot: its state, and the recipe's opaque token."""
+    """One target slot: its state, and the recipe's opaque token. usual: running mean of its score while PRESENT."""
 
     slot: int
     machine: TargetStateMachine
     token: Any = None
     phrase: str = ""
     grounded_stamp_ns: int = 0
+    usual: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,14 +60,10 @@ class TokenTracker:
         self.camera = camera
         self.generation = 0
         self.targets = [TrackedTarget(0, TargetStateMachine(policy, stamp_ns))]
+        self.timetable = Timetable(schedule)
         self._policy = policy
-        self._schedule = schedule
-        self._ids = ids
-        self._slot_ids: dict[int, int] = {}
+        self._identities = SlotIdentities(ids)
         self._max_targets = max_targets
-        self._next_ground_ns: int | None = None  # None: at once
-        self.last_ground_ns = 0
-        self._failures = 0
         self._events: list[RejectionEvent] = []
 
     def __repr__(self) -> str:
@@ -84,7 +73,7 @@ class TokenTracker:
     @property
     def instance_ids(self) -> tuple[int, ...]:
         """Ids of the slots that were ever grounded."""
-        return tuple(self._slot_ids.values())
+        return self._identities.all
 
     # When to ask the reasoner
 
@@ -93,51 +82,60 @@ class TokenTracker:
         return self.due_about(stamp_ns) is not None
 
     def due_about(self, stamp_ns: int) -> str | None:
-        """What to ask: "missing" (targets that are not live), "all" (a refresh of the live ones too), None: not due."""
-        if self._next_ground_ns is not None and stamp_ns < self._next_ground_ns:
-            return None
-        if any(self._wants_answer(target.machine) for target in self.targets):
-            return "missing"
-        refresh = self._schedule.refresh_ns
+        """What to ask: "missing" (targets that are not live), "all" (the live ones too), None: not due."""
+        missing = any(self._wants_answer(target.machine) for target in self.targets)
         present = any(target.machine.state is State.PRESENT for target in self.targets)
-        return "all" if refresh and present and stamp_ns - self.last_ground_ns >= refresh else None
+        return self.timetable.about(stamp_ns, missing, present)
 
-    def begin_grounding(self, key_stamp_ns: int) -> None:
-        """The reasoner is about to be asked with this key frame."""
-        self.last_ground_ns = key_stamp_ns
-        self._next_ground_ns = key_stamp_ns + self._schedule.period_ns
+    def begin_grounding(self, key_stamp_ns: int, refresh: bool = False, turn: int = 0) -> None:
+        """The reasoner is about to be asked with this key frame; ``refresh``: about the live targets too."""
+        everything = refresh or not any(target.machine.live for target in self.targets)
+        self.timetable.begin(key_stamp_ns, everything, turn)
 
     # Evidence
 
-    def accepted(self, grounding: Grounding, refresh: bool) -> dict[int, Target]:
-        """Slots to which this grounding would give a token, for a replay over newer frames before it is applied."""
-        open_slots = self._open_slots(len(grounding.targets), refresh)
-        return {
-            slot: grounding.targets[slot]
-            for slot in open_slots
-            if judge(grounding.targets[slot], self._policy)[0] is Verdict.ACCEPTED
-        }
+    def accepted(self, grounding: Grounding) -> dict[int, Target]:
+        """The targets of an answer that get a token, by their place in it."""
+        answers = enumerate(grounding.targets[: self._max_targets])
+        return {place: target for place, target in answers if judge(target, self._policy)[0] is Verdict.ACCEPTED}
+
+    def witnesses(self) -> dict[int, Any]:
+        """By slot, the newest token that showed its thing: :class:`Sightings` of these and of the accepted tokens, all
+        on one frame, tell whether an id would move to another thing."""
+        return self._identities.witnesses
 
     def apply_grounding(
-        self, grounding: Grounding, tokens: dict[int, Any], key_stamp_ns: int, stamp_ns: int, refresh: bool
+        self,
+        grounding: Grounding,
+        tokens: dict[int, Any],
+        key_stamp_ns: int,
+        stamp_ns: int,
+        refresh: bool,
+        sightings: Sightings | None = None,
     ) -> None:
         """Take the reasoner's answer about every slot that is not live (``refresh``: about all).
 
-        tokens: by slot, the accepted tokens after their replay up to the present frame. stamp_ns: that frame.
+        tokens: by place in the answer, the accepted tokens after their replay up to the present frame. stamp_ns: that
+        frame. sightings: on it; None: each place of the answer is taken for the slot of the same number.
         """
         answers = grounding.targets[: self._max_targets]
-        for slot in self._open_slots(len(answers), refresh):
+        kept = {t.slot for t in self.targets if t.machine.live and not refresh}
+        slots = self._slots_of(len(answers), sightings, kept)
+        for place, slot in slots.items():
+            if slot in kept:
+                continue
+            target, answer = self._slot(slot, stamp_ns), answers[place]
+            if place in tokens and self._is_refused(target, place, sightings, stamp_ns):
+                continue
             target = self._slot(slot, stamp_ns)
-            answer = answers[slot]
             target.phrase, target.grounded_stamp_ns = answer.phrase, key_stamp_ns
             target.token = None
             if target.machine.grounded(answer, stamp_ns) is Verdict.ACCEPTED:
-                target.token = tokens.get(slot, answer.token)
-                if slot not in self._slot_ids:
-                    self._slot_ids[slot] = self._ids.acquire()
-        self._drop_unnamed(len(answers), stamp_ns, refresh)
+                target.token = tokens.get(place, answer.token)
+                self._identities.name(slot)
+        self._drop_unnamed(kept.union(slots.values()), len(answers), stamp_ns)
         if not self.prompts():  # with prompts, the failures in a row end with the first frame that is segmented
-            self._failures = 0
+            self.timetable.succeeded()
         self._collect()
 
     def prompts(self) -> list[Prompt]:
@@ -166,11 +164,13 @@ class TokenTracker:
                 target.token = mask.token
             if target.machine.state is State.PRESENT:
                 shown[target.slot] = mask
+                self._identities.saw(target.slot, mask.token)
+                self._watch(target, mask)
         for target in self.targets:
             if target.machine.state is State.PRESENT and target.slot not in shown:
                 target.machine.failed("no mask was computed on this frame", stamp_ns)
         if prompts:
-            self._failures = 0
+            self.timetable.succeeded()
         self._collect()
         return tuple(self._describe(target, shown.get(target.slot)) for target in self.targets)
 
@@ -184,9 +184,7 @@ class TokenTracker:
         for target in hit:
             target.machine.failed(reason, stamp_ns)
         if fresh or only_missing:
-            self._failures += 1
-            back_off = min(2 ** (self._failures - 1), _LONGEST_BACK_OFF)
-            self._next_ground_ns = stamp_ns + back_off * self._schedule.period_ns
+            self.timetable.failed(stamp_ns)
         self._collect()
 
     def stale(self, reason: str, stamp_ns: int) -> None:
@@ -201,18 +199,19 @@ class TokenTracker:
             was_stale = target.machine.state is State.STALE
             target.machine.resumed(gap_ns, stamp_ns)
             if was_stale and not target.machine.armed:
-                self._next_ground_ns = None
+                self.timetable.at_once()
         self._collect()
 
     def restart(self, reason: str, stamp_ns: int) -> None:
         """Forget targets and tokens, keep the ids of the slots; ``stamp_ns`` begins a new time base."""
         self.generation += 1
-        self._next_ground_ns, self.last_ground_ns, self._failures = None, 0, 0
+        self.timetable.restart()
+        self._identities.forget_tokens()
         for target in self.targets:
             target.machine.restart(reason, stamp_ns)
         self._collect()
         del self.targets[1:]
-        self.targets[0].phrase, self.targets[0].grounded_stamp_ns = "", 0
+        self.targets[0].phrase, self.targets[0].grounded_stamp_ns, self.targets[0].usual = "", 0, None
 
     def abandon(self) -> None:
         """A grounding that is still being computed no longer counts."""
@@ -221,9 +220,7 @@ class TokenTracker:
     def close(self) -> None:
         """The instruction has ended: give the ids back, make running results obsolete."""
         self.abandon()
-        for instance_id in self._slot_ids.values():
-            self._ids.release(instance_id)
-        self._slot_ids.clear()
+        self._identities.release()
 
     def take_events(self) -> list[RejectionEvent]:
         """Events since the last call, oldest first."""
@@ -235,12 +232,56 @@ class TokenTracker:
     def _wants_answer(self, machine: TargetStateMachine) -> bool:
         if not machine.unanswered:
             return False
-        return self._schedule.on_loss or machine.state in (State.GROUNDING, State.ERROR)
+        return self.timetable.schedule.on_loss or machine.state in (State.GROUNDING, State.ERROR)
 
-    def _open_slots(self, answered: int, refresh: bool) -> list[int]:
-        """Slots an answer may change: live targets keep their token and their id unless a refresh was asked for."""
-        live = {t.slot for t in self.targets if t.machine.live}
-        return [slot for slot in range(min(answered, self._max_targets)) if refresh or slot not in live]
+    def _watch(self, target: TrackedTarget, mask: TargetMask) -> None:
+        """A live target in doubt: its score has collapsed, or the recipe's own witnesses disagree."""
+        usual = mask.score if target.usual is None else target.usual
+        if self.timetable.schedule.on_loss and (mask.disagrees or mask.score < usual - self._policy.collapse):
+            self.timetable.doubt = True
+            usual = mask.score  # one collapse is one question
+        target.usual = usual + _USUAL_RATE * (mask.score - usual)
+
+    def _slots_of(self, answered: int, sightings: Sightings | None, kept: set[int]) -> dict[int, int]:
+        """Place in the answer -> slot: where it is recognised, else of the same number, else one that is free."""
+        if sightings is None:
+            return {place: place for place in range(answered)}
+        limit = self._policy.present_threshold
+        slots = sightings.recognised(limit)
+        others = []
+        for place in range(answered):
+            if place in slots:
+                continue
+            apart = place in kept and sightings.contradict(place, place, limit)
+            if place in slots.values() or apart:
+                others.append(place)
+            else:
+                slots[place] = place
+        free = (slot for slot in range(self._max_targets) if slot not in kept and slot not in slots.values())
+        for place in others:
+            slot = next(free, None) if place in sightings.new else None
+            if slot is not None:
+                slots[place] = slot
+        return slots
+
+    def _is_refused(self, target: TrackedTarget, place: int, sightings: Sightings | None, stamp_ns: int) -> bool:
+        """Whether an accepted answer is not believed because it would move an id to another thing. When further answers
+        say the same, the id ends as LOST and the slot begins anew."""
+        machine, limit = target.machine, self._policy.present_threshold
+        if sightings is None or not sightings.contradict(place, target.slot, limit):
+            self._identities.trust(target.slot)
+            return False
+        if machine.state is State.STALE or self._identities.doubt(target.slot) < self._policy.confirmations:
+            if machine.live or machine.state is State.STALE:
+                self.timetable.doubt = True
+            else:
+                machine.taken("what was found is not the thing that was followed", stamp_ns)
+            return True
+        machine.taken("the reasoner means another thing now", stamp_ns)
+        self._collect()
+        self._identities.rename(target.slot)
+        self.targets.remove(target)  # a mask that is being computed with its token must not speak for the new thing
+        return False
 
     def _slot(self, slot: int, stamp_ns: int) -> TrackedTarget:
         for target in self.targets:
@@ -251,10 +292,14 @@ class TokenTracker:
         self.targets.sort(key=lambda t: t.slot)
         return target
 
-    def _drop_unnamed(self, answered: int, stamp_ns: int, refresh: bool) -> None:
-        """Slots beyond the answer: the reasoner names fewer targets than before. The first slot always stays."""
+    def _drop_unnamed(self, named: set[int], answered: int, stamp_ns: int) -> None:
+        """Slots that the answer says nothing of. The first slot always stays, and so does one whose place in the answer
+        was about another target."""
         for target in list(self.targets):
-            if target.slot < answered or (target.machine.live and not refresh):
+            if target.slot in named:
+                continue
+            if target.slot < answered and target.machine.state is State.LOST:
+                target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
             target.machine.dropped("no longer named by the reasoner", stamp_ns)
             if target.slot > 0:
@@ -271,7 +316,7 @@ class TokenTracker:
                     self._events.append(
                         RejectionEvent(
                             self.instruction,
-                            self._slot_ids.get(target.slot, 0),
+                            self._identities.of(target.slot),
                             change.before,
                             change.after,
                             change.score,
@@ -287,7 +332,7 @@ class TokenTracker:
         nameless = machine.state in (State.GROUNDING, State.NO_TARGET)
         return TargetState(
             instruction=self.instruction,
-            instance_id=0 if nameless else self._slot_ids.get(target.slot, 0),
+            instance_id=0 if nameless else self._identities.of(target.slot),
             state=machine.state,
             score=machine.score,
             rejection_score=machine.rejection_score,

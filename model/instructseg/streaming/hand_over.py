@@ -1,0 +1,101 @@
+"""From the reasoner's answers about an earlier frame to tokens that hold on the present one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ..core import Clip, EncodedFrame, Grounding, TargetMask
+from ..tracking.identity import Sightings
+from ..tracking.token_tracker import TokenTracker
+from .checks import checked_masks
+from .state import CameraStream, StreamState
+
+_ROUNDS = 4  # each round replays the frames that came during the one before; then the rest is close enough
+
+
+@dataclasses.dataclass(eq=False)
+class Answer:
+    """The reasoner's answer to one instruction, on its way to the tracker that asked.
+
+    generation: of the tracker when it asked; in a later one the answer is obsolete. tokens: by place in the answer.
+    """
+
+    tracker: TokenTracker
+    generation: int
+    refresh: bool
+    grounding: Grounding
+    tokens: dict[int, Any] = dataclasses.field(default_factory=dict)
+    sightings: Sightings | None = None
+
+
+class HandOver:
+    """Replays the tokens of several answers over the frames that came after the key frame, all in one call a frame,
+    shows them the present frame beside the old tokens, and installs them. An answer that has become obsolete meanwhile
+    drops out alone."""
+
+    def __init__(self, state: StreamState) -> None:
+        self._state = state
+
+    def run(self, stream: CameraStream, clip: Clip, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers that still counted and were installed. Raises what the segmenter raises; nothing is installed
+        then."""
+        state, latest = self._state, clip.key
+        for answer in answers:
+            answer.tokens = {place: target.token for place, target in answer.tracker.accepted(answer.grounding).items()}
+        rounds = 0
+        while True:
+            with state.guard:
+                answers = [answer for answer in answers if state.book.holds(answer.tracker, answer.generation)]
+                newer = stream.buffer.after(latest.frame.stamp_ns) if _tokens(answers) else []
+                if rounds >= _ROUNDS:
+                    newer = []
+                unseen = [] if newer else [a for a in answers if a.tokens and a.sightings is None]
+                old = {id(answer): answer.tracker.witnesses() for answer in unseen}
+                unseen = [answer for answer in unseen if old[id(answer)]]
+                if not newer and not unseen:
+                    self._install(stream, clip.key, answers)
+                    return list(answers)
+            if newer:
+                rounds += 1
+                self._replay(newer, answers)
+                latest = newer[-1]
+            else:
+                self._compare(latest, unseen, [old[id(answer)] for answer in unseen])
+
+    def _replay(self, newer: Sequence[EncodedFrame], answers: Sequence[Answer]) -> None:
+        if not self._state.segmenter.carries_tokens:
+            return
+        for encoded in newer:
+            before = _tokens(answers)
+            masks = self._segment(encoded, before)
+            after = iter(mask.token for mask in masks)
+            for answer in answers:
+                answer.tokens = {place: next(after) for place in answer.tokens}
+            if all(token is mask.token for token, mask in zip(before, masks, strict=True)):
+                return  # a recipe whose token is the same on every frame has nothing to catch up with
+
+    def _compare(self, encoded: EncodedFrame, answers: Sequence[Answer], old: Sequence[dict[int, Any]]) -> None:
+        tokens = _tokens(answers) + [token for witnesses in old for token in witnesses.values()]
+        masks = iter(self._segment(encoded, tokens))
+        new_masks = [{place: next(masks) for place in answer.tokens} for answer in answers]
+        for answer, new, witnesses in zip(answers, new_masks, old, strict=True):
+            seen = {slot: next(masks) for slot in witnesses}
+            answer.sightings = Sightings(new, seen, self._state.segmenter.tokens_identify)
+
+    def _segment(self, encoded: EncodedFrame, tokens: list[Any]) -> Sequence[TargetMask]:
+        return checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame)
+
+    def _install(self, stream: CameraStream, key: EncodedFrame, answers: Sequence[Answer]) -> None:
+        key_ns = key.frame.stamp_ns
+        stamp_ns = stream.buffer.newest_ns or key_ns
+        for answer in answers:
+            answer.tracker.apply_grounding(
+                answer.grounding, answer.tokens, key_ns, stamp_ns, answer.refresh, answer.sightings
+            )
+        self._state.post_events()
+
+
+def _tokens(answers: Sequence[Answer]) -> list[Any]:
+    return [token for answer in answers for token in answer.tokens.values()]

@@ -1,0 +1,123 @@
+"""Which thing an id stands for: what the reasoner points at now is compared with what was followed before.
+
+Both tokens, the old one and the new one, are shown the same frame. Where their masks cover the same pixels it is the
+same thing, whatever its place in the answer; where the old token clearly sees something else, the id must not move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..core import TargetMask
+from .agreement import overlap
+from .ids import InstanceIds
+
+_SAME = 0.5  # intersection over union from which two masks show the same thing
+_APART = 0.1  # share of the smaller mask below which they show different things; between: no evidence
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sightings:
+    """Masks on one frame: of the answer's tokens by their place in the answer, and of old tokens by slot.
+
+    old_identify: an old token that sees nothing says that its thing is not there; else it says nothing.
+    """
+
+    new: Mapping[int, TargetMask]
+    old: Mapping[int, TargetMask]
+    old_identify: bool = False
+
+    def recognised(self, limit: float) -> dict[int, int]:
+        """Place in the answer -> slot that shows the same thing, one to one; its own slot comes before a better fit."""
+        pairs = []
+        for place, new in self.new.items():
+            for slot, old in self.old.items():
+                fit = overlap(new.mask, old.mask) if _sees(new, limit) and _sees(old, limit) else 0.0
+                if fit >= _SAME:
+                    pairs.append((place != slot, -fit, place, slot))
+        found: dict[int, int] = {}
+        for _, _, place, slot in sorted(pairs):
+            if place not in found and slot not in found.values():
+                found[place] = slot
+        return found
+
+    def contradict(self, place: int, slot: int, limit: float) -> bool:
+        """Whether the slot's old token says that what the answer points at is not its thing."""
+        new, old = self.new.get(place), self.old.get(slot)
+        if new is None or old is None or not _sees(new, limit):
+            return False
+        if not _sees(old, limit):
+            return self.old_identify
+        common = np.count_nonzero(new.mask & old.mask)
+        return common < _APART * min(np.count_nonzero(new.mask), np.count_nonzero(old.mask))
+
+
+class SlotIdentities:
+    """The ids of one tracker's slots, and for each the newest token that showed its thing.
+
+    A slot keeps its id until what it stands for has become another thing; doubts count the answers in a row that said
+    so.
+    """
+
+    def __init__(self, ids: InstanceIds) -> None:
+        self._ids = ids
+        self._slot_ids: dict[int, int] = {}
+        self._tokens: dict[int, Any] = {}
+        self._doubts: dict[int, int] = {}
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """The ids in use."""
+        return tuple(self._slot_ids.values())
+
+    @property
+    def witnesses(self) -> dict[int, Any]:
+        """By slot, the newest token that showed its thing."""
+        return dict(self._tokens)
+
+    def of(self, slot: int) -> int:
+        """The slot's id; 0: it never had one."""
+        return self._slot_ids.get(slot, 0)
+
+    def name(self, slot: int) -> None:
+        """Give the slot an id where it has none."""
+        if slot not in self._slot_ids:
+            self._slot_ids[slot] = self._ids.acquire()
+
+    def rename(self, slot: int) -> None:
+        """The slot stands for another thing from now on."""
+        self._ids.release(self._slot_ids.pop(slot, 0))
+        self._tokens.pop(slot, None)
+        self._doubts.pop(slot, None)
+
+    def saw(self, slot: int, token: Any) -> None:
+        """The slot's thing was in view, and this is its token after that frame."""
+        self._tokens[slot] = token
+
+    def doubt(self, slot: int) -> int:
+        """Another answer that contradicts the slot's old token; how many in a row."""
+        self._doubts[slot] = self._doubts.get(slot, 0) + 1
+        return self._doubts[slot]
+
+    def trust(self, slot: int) -> None:
+        self._doubts.pop(slot, None)
+
+    def forget_tokens(self) -> None:
+        """Old tokens cannot be shown the frames to come; the ids stay."""
+        self._tokens.clear()
+        self._doubts.clear()
+
+    def release(self) -> None:
+        """Give all ids back."""
+        self.forget_tokens()
+        for instance_id in self._slot_ids.values():
+            self._ids.release(instance_id)
+        self._slot_ids.clear()
+
+
+def _sees(mask: TargetMask, limit: float) -> bool:
+    return mask.score >= limit and bool(mask.mask.any())
