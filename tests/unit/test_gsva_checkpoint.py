@@ -185,6 +185,19 @@ def test_lisa_takes_clip_from_a_folder_of_its_own(lisa: Path) -> None:
     assert not loaded.report.missing and len(loaded.report.loaded) == len(loaded.model.state_dict())
 
 
+def test_what_training_leaves_of_lisa_is_lisa(gsva: Path) -> None:
+    """In the form of GSVA's file; it has no row for ``[REJ]``, and its ``config.json`` is LISA's."""
+    tables = ("embed_tokens.weight", "lm_head.weight")
+    rewrite(gsva, lambda tensors: {k: t[:-1].clone() if k.endswith(tables) else t for k, t in tensors.items()})
+    with pytest.raises(BadInput, match="the tokenizer of .* belongs to another base model"):
+        load_checkpoint(gsva, options(gsva))
+    config = json.loads((gsva / "config.json").read_text())
+    (gsva / "config.json").write_text(json.dumps(config | {"architectures": ["LISAForCausalLM"]}))
+    loaded = load_checkpoint(gsva, options(gsva))
+    assert loaded.layout == "lisa" and loaded.vocabulary.rej is None and loaded.report.merged
+    assert loaded.vocabulary.seg == loaded.model.config.llama.vocab_size - 1
+
+
 # Bad input
 
 

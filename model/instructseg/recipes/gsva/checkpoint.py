@@ -1,7 +1,8 @@
 """Published checkpoints of GSVA and LISA, read as they are.
 
 GSVA: one ``.bin`` with everything in it, names as peft wraps them, LoRA beside its weights; tokenizer and language
-model's sizes come from the LLaVA base. LISA: a Hugging Face folder, LoRA merged, CLIP left out.
+model's sizes come from the LLaVA base. LISA: a Hugging Face folder, LoRA merged, CLIP left out; what its training
+leaves, in the form of GSVA's file, is read as well.
 """
 
 from __future__ import annotations
@@ -250,13 +251,14 @@ def _read_config(base: Path) -> Mapping[str, Any]:
 
 
 def _layout(prefix: str, values: Mapping[str, Any], base: Path) -> Layout:
-    """Whose checkpoint it is: GSVA's keys are peft's, a tokenizer with ``[REJ]`` is GSVA's, else the architecture
-    decides. Raises BadInput for one of another system."""
-    if prefix or REJ in added_tokens(base):
-        return "gsva"
+    """Whose checkpoint it is. A tokenizer with ``[REJ]`` is GSVA's; keys of peft are GSVA's too, unless ``config.json``
+    says that they are what LISA's training left. Otherwise the architecture decides. Raises BadInput for one of
+    another system."""
     listed = values.get("architectures") or []
     named = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
     layout = next((ARCHITECTURES[name] for name in named if name in ARCHITECTURES), None)
+    if REJ in added_tokens(base) or (prefix and layout != "lisa"):
+        return "gsva"
     if layout is None:
         raise BadInput(
             f"{base / 'config.json'} is of {', '.join(named) or 'no named architecture'}, not of "
