@@ -108,6 +108,11 @@ def test_a_dump_alone_takes_settings_and_tokenizer_from_its_base(tmp_path: Path)
     (folder / "added_tokens.json").unlink()
     segmenter = load(alone, base=str(folder))
     assert segmenter.seg_id == PIECES and segmenter.model.config.vocabulary == PIECES + 1
+    (folder / "added_tokens.json").write_text(json.dumps({"<other>": PIECES}))  # of a base that was not the one
+    with pytest.raises(
+        BadInput, match=rf"has {PIECES + 1} tokens and no \[SEG\].* {PIECES + 1} rows and not {PIECES + 2}"
+    ):
+        load(alone, base=str(folder))
     whole = load(tiny_checkpoint(tmp_path / "whole", "dump"))
     torch.testing.assert_close(prompt(segmenter), prompt(whole), atol=0, rtol=0)
 

@@ -116,7 +116,13 @@ def load_tokenizer(folder: Path, rows: int) -> tuple[SentencePieces, int]:
     if not isinstance(added, dict) or not all(isinstance(i, int) and i >= 0 for i in added.values()):
         raise BadInput(f"{listed} must map added tokens to ids")
     if SEG not in added:  # a base folder without it: training appended exactly this token
-        added = {**added, SEG: rows - 1}
+        known = SentencePieces(folder / "tokenizer.model", added).size
+        if known + 1 != rows:
+            raise BadInput(
+                f"the tokenizer in {folder} has {known} tokens and no {SEG}, which training adds as the last one; the "
+                f"embedding table has {rows} rows and not {known + 1}: tokenizer and weights are of different models"
+            )
+        added = {**added, SEG: known}
     tokenizer = SentencePieces(folder / "tokenizer.model", added, frozenset({SEG}))
     if tokenizer.size > rows:
         raise BadInput(
