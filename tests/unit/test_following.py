@@ -334,6 +334,66 @@ def test_a_weak_first_mask_leaves_the_hybrid_to_the_token() -> None:
     assert show(segmenter, token, frame(2, "red")).score == 0.3 and not tracker.taken()
 
 
+# Whatever a recipe and a tracker say
+
+
+class Scripted(ColourSegmenter):
+    """A mask of the same eight pixels with the next score of a script; an empty one for 0."""
+
+    script: list[float]
+
+    def segment(self, encoded: EncodedFrame, tokens: list[ColourToken]) -> list[TargetMask]:
+        self.segmented.append((encoded.frame.stamp_ns, len(tokens)))
+        score = self.script[encoded.frame.stamp_ns * 10 // SECOND]
+        mask = np.zeros(encoded.frame.size, bool)
+        mask[0, :8] = score > 0
+        return [TargetMask(mask, score, token) for token in tokens]
+
+
+class ScriptedTracker(FakeTracker):
+    """Its scores come from a script by frame; below 0.1 its mask is empty."""
+
+    script: list[float]
+
+    def step(self, features: int, memories: list[FakeMemory]) -> tuple[list[TrackedMask], list[FakeMemory]]:
+        masks, new = super().step(features, memories)
+        score = self.script[features] if self.script[features] >= 0.1 else 0.0
+        return [dataclasses.replace(m, mask=m.mask & (score > 0), score=score) for m in masks], new
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(scores, scores), min_size=3, max_size=12),
+    st.sampled_from([0.0, 0.25, math.inf]),
+    st.none() | rules,
+    st.sampled_from([0, 20]),
+)
+def test_a_mask_is_shown_only_where_somebody_sees_the_target(
+    script: list[tuple[float, float]], period_s: float, rule: HybridRule | None, drift: int
+) -> None:
+    """And every memory has seen every frame since it began, in order, whatever happened."""
+    recipe, tracker = Scripted(), ScriptedTracker(drift=drift)
+    recipe.script, tracker.script = [list(column) for column in zip(*script, strict=True)]
+    segmenter, _, _ = make(recipe, tracker, anchor_period_s=period_s, hybrid=rule)
+    token = begin(segmenter, frame(0, "red"))
+    last_look = recipe.script[0]
+    for number in range(1, len(script)):
+        before = len(recipe.segmented)
+        mask = show(segmenter, token, frame(number, "red"))
+        looked = len(recipe.segmented) > before
+        last_look = recipe.script[number] if looked else last_look
+        own, memory = recipe.script[number] if looked else 0.0, tracker.script[number]
+        assert 0.0 <= mask.score <= 1.0 and mask.mask.shape == (48, 64)
+        if mask.score >= VISIBLE:
+            assert mask.mask.any() and (own >= VISIBLE or memory >= VISIBLE)
+        if rule is None and last_look < VISIBLE:
+            assert mask.score < VISIBLE, "not before the recipe has seen it again"
+        assert looked or token.memory is not None
+        token = mask.token
+        if token.memory is not None:
+            assert list(token.memory.seen) == list(range(token.memory.seen[0], number + 1))
+
+
 # What else a wrapper must hand on
 
 
