@@ -12,6 +12,7 @@ import torch
 
 from instructseg.checkpoints import LoadReport, read_json
 from instructseg.recipes.instructseg.checkpoint import load_model, published_tensors
+from instructseg.recipes.instructseg.criterion import CriterionSettings
 from instructseg.recipes.instructseg.mask_decoder import ImageFeatures, Prediction
 from instructseg.recipes.instructseg.modeling import InstructSegModel, Reading
 from instructseg.recipes.instructseg.query_masks import FrameShape
@@ -25,11 +26,11 @@ Case = dict[str, torch.Tensor]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recorded:
-    """The checkpoint of one set: its network, the account of its keys, points a mask in its training losses."""
+    """The checkpoint of one set: its network, the account of its keys, the settings of its training losses."""
 
     model: InstructSegModel
     report: LoadReport
-    points: int
+    settings: CriterionSettings
 
 
 @cache
@@ -38,10 +39,19 @@ def recorded(root: Path) -> Recorded:
     dims = json.loads(golden.json_files("hard_coded_constants_overridden", "mask_config")[0].read_text())
     constants, masks = dims["hard_coded_constants_overridden"], dims["mask_config"]
     unseen = Unseen(masks["INPUT.IMAGE_SIZE"], constants["ovp_heads"], constants["vmtf_heads"])
-    folder = golden.folders("config.json", "*.safetensors")[0]
+    folder = golden.checkpoints()[0]
     tensors = published_tensors(folder)
     model, report = load_model(read_sizes(read_json(folder / "config.json"), tensors.shapes, unseen), tensors)
-    return Recorded(model.float(), report, masks["MASK_FORMER.TRAIN_NUM_POINTS"])
+    published = CriterionSettings()
+    settings = CriterionSettings(
+        masks["MASK_FORMER.TRAIN_NUM_POINTS"],
+        masks.get("MASK_FORMER.OVERSAMPLE_RATIO", published.oversample),
+        masks.get("MASK_FORMER.IMPORTANCE_SAMPLE_RATIO", published.importance),
+        masks.get("MASK_FORMER.CLASS_WEIGHT", published.score_weight),
+        masks.get("MASK_FORMER.MASK_WEIGHT", published.mask_weight),
+        masks.get("MASK_FORMER.DICE_WEIGHT", published.dice_weight),
+    )
+    return Recorded(model.float(), report, settings)
 
 
 def numbered(case: Case, name: str) -> list[torch.Tensor]:

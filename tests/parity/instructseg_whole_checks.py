@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from instructseg.recipes.instructseg.criterion import CriterionSettings, criterion
+from instructseg.recipes.instructseg.criterion import criterion
 from instructseg.recipes.instructseg.images import frame_pixels, mask_pixels
 from instructseg.recipes.instructseg.query_masks import all_queries, best_queries
 from instructseg.recipes.instructseg.splicing import INSTRUCTION, QUERIES
@@ -152,8 +152,7 @@ def training_losses(system: Recorded, case: Case) -> None:
         assert drawn.shape == shape
         return drawn
 
-    settings = CriterionSettings(points=system.points)
-    losses = criterion(recorded_heads(case), numbered(case, "in.gt_masks"), settings, draw)
+    losses = criterion(recorded_heads(case), numbered(case, "in.gt_masks"), system.settings, draw)
     assert next(draws, None) is None
     *others, last = losses.heads
     for call, head in enumerate([last, *others]):
