@@ -265,16 +265,19 @@ class Anchored(ColourSegmenter):
         ]
 
 
-def test_an_earlier_mask_is_carried_through_the_clip() -> None:
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_earlier_mask_is_carried_through_the_clip(at: int) -> None:
     segmenter, recipe, tracker = make(Anchored(), FakeTracker(drift=2))
+    recipe.at = at
     frames = segmenter.encode([frame(n, "red") for n in (1, 2, 3)])
     (target,) = segmenter.ground(Clip(tuple(frames)), [RED])[0].targets
-    assert tracker.taken() == ["start", "step", "step"] and target.token.memory.seen == (1, 2, 3)
-    assert (target.score, target.token.stamp_ns, target.anchor) == (0.8, 3 * SECOND // 10, None)
+    assert tracker.taken() == ["start"] + ["step"] * (2 - at)
+    assert target.token.memory.seen == (1, 2, 3)[at:]
+    assert target.score == (0.95 if at == 2 else 0.8), "what is known of the key frame"
+    assert (target.token.stamp_ns, target.anchor) == (3 * SECOND // 10, None)
     assert len(recipe.segmented) == 1, "the mask was not made twice"
     (now,) = segmenter.segment(frames[2], [target.token])
-    assert np.array_equal(np.argwhere(now.mask)[0], np.argwhere(target.token.memory.mask)[0])
-    assert np.argwhere(now.mask)[:, 1].min() == 4 + 2 * 2
+    assert now.token is target.token and np.argwhere(now.mask)[:, 1].min() == 4 + 2 * (2 - at)
 
 
 def test_an_anchor_outside_the_clip_is_an_error() -> None:
