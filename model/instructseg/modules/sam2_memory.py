@@ -16,6 +16,8 @@ from torch import nn
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
+from .sam2_attention import MemoryAttention
+
 ABSENT_LOGIT = -1024.0  # mask logit of an object that is not visible
 
 
@@ -99,8 +101,10 @@ class Sam2MemoryModel(nn.Module):
             shape = (1, 1, self.cells, self.cells)
             image = sam.vision_encoder.neck.position_encoding(shape, decoder.device, torch.float32)
             memory = sam.memory_encoder.position_encoding(shape, decoder.device, torch.float32)
+            self.attention = MemoryAttention(sam.memory_attention)
         self.register_buffer("decoder_positions", decoder, persistent=False)  # (1, C, h, w)
-        self.register_buffer("image_positions", image.flatten(2).mT.clone(), persistent=False)  # (1, h*w, C)
+        # A tenth of them is what memory attention sees.
+        self.register_buffer("image_positions", 0.1 * image.flatten(2).mT, persistent=False)  # (1, h*w, C)
         self.register_buffer("memory_positions", memory.flatten(2).mT.clone(), persistent=False)  # (1, h*w, M)
 
     @property
@@ -113,10 +117,10 @@ class Sam2MemoryModel(nn.Module):
 
     def cast(self, dtype: torch.dtype) -> Sam2MemoryModel:
         """All weights in ``dtype``, except the matrix that encodes clicked pixels: eight bits would blur them."""
-        clicks = self.sam.prompt_encoder.shared_embedding
-        matrix = clicks.positional_embedding.float()
+        clicks, attention = self.sam.prompt_encoder.shared_embedding, self.attention
+        matrix, cos, sin = clicks.positional_embedding.float(), attention.cos, attention.sin
         self.to(dtype)
-        clicks.positional_embedding = matrix
+        clicks.positional_embedding, attention.cos, attention.sin = matrix, cos, sin
         return self
 
     def encode_image(self, pixels: torch.Tensor) -> ImageMaps:
@@ -155,24 +159,23 @@ class Sam2MemoryModel(nn.Module):
         return top + self.sam.no_memory_embedding.reshape(1, -1, 1, 1)
 
     def attend(self, top: torch.Tensor, bank: MemoryBank) -> torch.Tensor:
-        """The top map ``(B, C, h, w)`` with what the memories say about the object."""
-        sam, (objects, channels, height, width) = self.sam, top.shape
-        size = sam.mem_dim
+        """The top map with what the memories say about each object: ``(B, C, h, w)``. top: ``(B, C, h, w)``, or one for
+        all objects, ``(1, C, h, w)``, which saves what is the same for all of them."""
+        sam, (objects, _, _, size) = self.sam, bank.memories.shape
         ages = (bank.memory_ages - 1) % sam.num_maskmem  # conditioning frames, age 0, have the last row
         times = sam.memory_temporal_positional_encoding[ages].reshape(objects, -1, 1, size)  # (B, N, 1, M)
-        memory = bank.memories.to(self.dtype).flatten(1, 2)  # (B, N*h*w, M)
-        positions = (self.memory_positions[:, None] + times).flatten(1, 2)  # (B, N*h*w, M)
-        splits = channels // size  # a pointer is as wide as several memory tokens
+        memory = bank.memories.to(self.dtype)  # (B, N, h*w, M)
+        dated = memory + self.memory_positions + times
+        splits = sam.hidden_dim // size  # a pointer is as wide as several memory tokens
         pointers = bank.pointers.to(self.dtype).reshape(objects, -1, size)  # (B, P*splits, M)
         pointer_times = self._pointer_times(bank.pointer_ages).repeat_interleave(splits, dim=1)
-        attended = sam.memory_attention(
-            current_vision_features=top.flatten(2).permute(2, 0, 1),  # (h*w, B, C)
-            current_vision_position_embeddings=self.image_positions.transpose(0, 1),
-            memory=torch.cat((memory, pointers), 1).transpose(0, 1),
-            memory_posision_embeddings=torch.cat((positions, pointer_times), 1).transpose(0, 1),  # spelt so there
-            num_object_pointer_tokens=pointers.shape[1],
+        attended = self.attention(
+            top.flatten(2).mT + self.image_positions,  # (B or 1, h*w, C)
+            torch.cat((memory.flatten(1, 2), pointers), 1),  # (B, N*h*w + P*splits, M)
+            torch.cat((dated.flatten(1, 2), pointers + pointer_times), 1),
+            pointers.shape[1],
         )
-        return attended.reshape(objects, height * width, channels).mT.reshape(top.shape)
+        return attended.mT.unflatten(2, top.shape[2:])
 
     def decode(self, maps: ImageMaps, top: torch.Tensor, prompt: Prompt) -> DecodedMasks:
         """Masks from the fine maps, the top map with or without memory, and a prompt."""

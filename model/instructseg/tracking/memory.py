@@ -153,7 +153,7 @@ class MemoryTracker:
         decoded: list[DecodedMasks | None] = [None] * len(memories)
         new = list(memories)
         for indices in groups.values():
-            maps = features.maps.expand(len(indices)) if shared else ImageMaps.join([features[i].maps for i in indices])
+            maps = features.maps if shared else ImageMaps.join([features[i].maps for i in indices])
             found, spatial = self._step_group(maps, [memories[i] for i in indices])
             for row, i in enumerate(indices):
                 decoded[i] = found.row(row)
@@ -163,7 +163,7 @@ class MemoryTracker:
     def _step_group(self, maps: ImageMaps, memories: list[TrackMemory]) -> tuple[DecodedMasks, torch.Tensor]:
         model = self.model
         top = model.attend(maps.top, stack_memories(memories))
-        found = model.decode(maps, top, model.no_prompt(len(memories)))
+        found = model.decode(maps.expand(len(memories)), top, model.no_prompt(len(memories)))
         probabilities = model.full_size(found.masks).sigmoid()
         return found, model.remember(maps.top, probabilities, found.presence > 0).to(self.memory_dtype)
 
