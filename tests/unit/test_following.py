@@ -199,6 +199,7 @@ def test_what_the_recipe_does_not_see_is_not_reported_until_its_next_look() -> N
         mask = show(segmenter, token, frame(number, *(["red"] if number in (2, 3, 7, 8) else [])))
         shown.append(mask.score)
         token = mask.token
+        assert not mask.disagrees, "one of them sees nothing"
     assert shown == [0.8, 0.8, 0.02, 0.02, 0.02, 0.9, 0.8]
     assert tracker.taken() == ["start", "step", "step", "step", "step", "step", "refresh", "step"]
 
@@ -298,7 +299,7 @@ def test_where_both_agree_the_memorys_mask_is_shown_with_the_surer_score() -> No
     segmenter, recipe, tracker = hybrid(drift=1)
     token = begin(segmenter, frame(1, "red"))
     mask = show(segmenter, token, frame(2, "red"))
-    assert np.argwhere(mask.mask)[:, 1].min() == 5 and mask.score == 0.9
+    assert np.argwhere(mask.mask)[:, 1].min() == 5 and mask.score == 0.9 and not mask.disagrees
     assert tracker.taken() == ["start", "step"] and len(recipe.segmented) == 2
 
 
@@ -307,7 +308,7 @@ def test_a_surer_token_anchors_the_memory_anew() -> None:
     token = begin(segmenter, frame(1, "red"))
     mask = show(segmenter, token, frame(2, "red"))
     assert tracker.taken() == ["start", "step", "refresh stepped"]
-    assert np.argwhere(mask.mask)[:, 1].min() == 4 and mask.score == 0.9
+    assert np.argwhere(mask.mask)[:, 1].min() == 4 and mask.score == 0.9 and mask.disagrees
     assert mask.token.memory.seen == (1, 2) and mask.token.memory.given == (1, 2)
 
 
@@ -316,7 +317,7 @@ def test_a_surer_memory_is_shown_against_the_token() -> None:
     token = begin(segmenter, frame(1, "red"))
     recipe.score = lambda pixels: 0.6
     mask = show(segmenter, token, frame(2, "red", shift=30))
-    assert np.argwhere(mask.mask)[:, 1].min() == 4 and mask.score == 0.95
+    assert np.argwhere(mask.mask)[:, 1].min() == 4 and mask.score == 0.95 and mask.disagrees
     assert tracker.taken() == ["start", "step"]
 
 

@@ -226,16 +226,22 @@ class FollowingSegmenter(Segmenter):
         """Both witnesses on one frame."""
         alone_s = -1.0 if token.seen_ns is None else (token.stamp_ns - token.seen_ns) / 1e9
         own_score = look.score if look.mask.any() else 0.0
-        choice = choose(own_score, mask.score, overlap(look.mask, mask.mask), alone_s, rule)
+        common = overlap(look.mask, mask.mask)
+        choice = choose(own_score, mask.score, common, alone_s, rule)
+        apart = min(own_score, mask.score) >= VISIBLE and common < rule.agreement
+        disagrees = look.disagrees or apart  # whoever is believed, the reasoner is asked which it is
         if choice is Choice.TOKEN:
             memory = self.tracker.refresh(encoded.features.tracked(), memory, look.mask, stepped=True)
-            return dataclasses.replace(token, memory=memory, shown=_bare(look))
+            return dataclasses.replace(
+                token, memory=memory, shown=dataclasses.replace(_bare(look), disagrees=disagrees)
+            )
         score = {
             Choice.AGREED: max(own_score, mask.score),
             Choice.MEMORY: mask.score,
             Choice.NEITHER: min(own_score, mask.score),
         }[choice]
-        return dataclasses.replace(token, memory=memory, shown=dataclasses.replace(mask, score=score))
+        shown = dataclasses.replace(mask, score=score, disagrees=disagrees)
+        return dataclasses.replace(token, memory=memory, shown=shown)
 
     def _remembered(self, encoded: EncodedFrame, memory: TrackMemory | None, look: TargetMask) -> TrackMemory | None:
         """The memory after a mask of the recipe's own, on a frame it has not stepped to."""
