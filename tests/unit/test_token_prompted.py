@@ -52,6 +52,16 @@ def test_masks_come_at_the_size_of_the_frame_in_the_order_of_the_tokens() -> Non
     assert segmenter.segment(encoded, []) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_are_kept_in_the_type_of_the_weights(dtype: torch.dtype) -> None:
+    """Also where autocast makes them float32 on the way, as it does behind the norms on a GPU."""
+    segmenter = prompted(dtype, dtype)
+    for module in (segmenter.clip, segmenter.sam.sam.vision_encoder.neck):
+        module.register_forward_hook(lambda _module, _inputs, found: found.float())
+    features = segmenter.encode([noise_frame(48, 80)])[0].features
+    assert features.clip().dtype == features.sam().dtype == dtype
+
+
 def test_features_are_computed_on_demand_and_once() -> None:
     segmenter = prompted()
     frames = segmenter.encode([noise_frame(48, 80, seed=i) for i in range(3)])

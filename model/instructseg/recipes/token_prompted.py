@@ -115,14 +115,17 @@ class TokenPromptedSegmenter(Segmenter):
         yield from zip(masks, confidence, mask_evidence(low_res).tolist(), strict=True)
 
     def _clip_features(self, frame: Frame) -> torch.Tensor:
-        pixels = clip_pixels(frame.image, self.clip.image_size)[None].to(self.torch_device, self._weights(self.clip))
+        weights = self._weights(self.clip)
+        pixels = clip_pixels(frame.image, self.clip.image_size)[None].to(self.torch_device, weights)
         with self.precision():
-            return self.clip(pixels)[0]  # (P, C)
+            # Autocast on a GPU leaves float32 behind norms; published code and the memory of a frame know one type.
+            return self.clip(pixels)[0].to(weights)  # (P, C)
 
     def _sam(self, frame: Frame) -> torch.Tensor:
+        weights = self._weights(self.sam)
         pixels = sam_pixels(frame.image, self.sam.sizes.image_size)[0]
         with self.precision(self.sam_dtype):
-            return self.sam.encode(pixels[None].to(self.torch_device, self._weights(self.sam)))  # (1, C, h, w)
+            return self.sam.encode(pixels[None].to(self.torch_device, weights)).to(weights)  # (1, C, h, w)
 
     @staticmethod
     def _weights(module: torch.nn.Module) -> torch.dtype:
