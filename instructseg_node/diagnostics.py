@@ -101,6 +101,9 @@ def _judge(health: Health, statistics: EngineStatistics | None) -> tuple[bytes, 
     if health.silent:
         overdue = ", ".join(f"{camera} for {seconds:.0f} s" for camera, seconds in health.silent.items())
         return STALE, f"no image from {overdue}"
+    if health.enabled and statistics is not None and statistics.degradation:
+        age = f"age p95 {statistics.age_p95 * 1e3:.0f} ms"
+        return WARN, f"active, too slow for max_age ({age}): {', '.join(statistics.degradation)}"
     return OK, "active" if health.enabled else "active, disabled by ~/enable"
 
 
@@ -113,6 +116,7 @@ def _figures(statistics: EngineStatistics) -> dict[str, str]:
         "age p50 ms": f"{statistics.age_p50 * 1e3:.1f}",
         "age p95 ms": f"{statistics.age_p95 * 1e3:.1f}",
         "age p99 ms": f"{statistics.age_p99 * 1e3:.1f}",
+        "degradation": ", ".join(statistics.degradation) or "none",
         "memory buffered images MB": f"{statistics.memory['buffered_images'] / 1e6:.1f}",
         "instructions": f"{len(statistics.instructions)}",
     }

@@ -116,6 +116,10 @@ class Settings:
     max_rate: float = _entry(
         _ENGINE.max_rate, ACTIVATE, "most frames per second taken of a camera; 0: no limit", low=0.0, high=1000.0
     )
+    max_age: float = _entry(
+        _ENGINE.max_age, ACTIVATE, "seconds; when results are older (95th percentile), ask less often, then take every "
+        "second frame, then lower the resolution where the recipe can; 0: never", low=0.0, high=3600.0,
+    )  # fmt: skip
     frame_policy: str = _entry(
         _ENGINE.frame_policy, ACTIVATE, "latest: the newest frame wins, older ones are dropped and counted; every: "
         "each one is processed and the camera waits", allowed=("latest", "every"),
@@ -187,6 +191,11 @@ class Settings:
             raise BadInput(
                 f"max_rate is {self.max_rate:g} and frame_policy is 'every': a limit drops frames, 'every' drops none; "
                 "set max_rate to 0.0 or frame_policy to 'latest'"
+            )
+        if self.frame_policy == "every" and self.max_age > 0.0:
+            raise BadInput(
+                f"max_age is {self.max_age:g} and frame_policy is 'every': doing less drops frames, 'every' drops "
+                "none; set max_age to 0.0 or frame_policy to 'latest'"
             )
         if self.sparse_frames and self.dense_frames > self.sparse_frames:
             raise BadInput(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from std_msgs.msg import String
 
 from instructseg.core import Instruction, State
 from instructseg.streaming import InstructionStatus
+from instructseg.streaming.statistics import Recorder
 from instructseg_node.diagnostics import ERROR, OK, STALE, WARN, Health, instruction_status, stream_status
 
 
@@ -60,6 +62,19 @@ def test_the_worst_thing_is_the_message(health, level, words) -> None:
     status = stream_status("n", health, None)
     assert status.level == level
     assert words in status.message
+
+
+def test_an_overloaded_stream_says_what_it_does_without() -> None:
+    steps = ("half the groundings", "half the frames")
+    recorder = Recorder()
+    recorder.frame_out(0, 0.62, {})
+    statistics = recorder.snapshot(0, {}, (), 0, steps)
+    status = stream_status("n", Health("active"), statistics)
+    assert status.level == WARN and "age p95 620 ms" in status.message and ", ".join(steps) in status.message
+    assert {value.key: value.value for value in status.values}["degradation"] == ", ".join(steps)
+    status = stream_status("n", Health("active"), dataclasses.replace(statistics, degradation=()))
+    assert status.level == OK
+    assert {value.key: value.value for value in status.values}["degradation"] == "none"
 
 
 @pytest.mark.parametrize(

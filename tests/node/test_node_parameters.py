@@ -84,6 +84,7 @@ def test_values_that_contradict_each_other_are_refused(ros) -> None:
     harness = Harness(ros)
     for changes, words in [
         ({"max_rate": 5.0, "frame_policy": "every"}, "'every' drops none"),
+        ({"max_age": 0.5, "frame_policy": "every"}, "doing less drops frames"),
         ({"sparse_frames": 2, "dense_frames": 3}, "cannot be more of them"),
         ({"sparse_frames": 9, "buffer_frames": 8}, "more frames than are kept"),
     ]:

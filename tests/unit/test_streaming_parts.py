@@ -43,6 +43,7 @@ def encoded(seconds: float, **kwargs) -> EncodedFrame:
         ("max_targets", True),
         ("max_instructions", 0),
         ("max_rate", -1.0),
+        ("max_age", -1.0),
         ("refresh_period", -1.0),
         ("ground_on_loss", 1),
         ("frame_policy", "newest"),

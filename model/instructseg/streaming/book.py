@@ -70,6 +70,7 @@ class InstructionBook:
             round(config.ground_period * 1e9), round(config.refresh_period * 1e9), config.ground_on_loss
         )
         self._ids = InstanceIds()
+        self._pace = 1.0
         self._entries: dict[str, Entry] = {}
         self._ended: list[InstructionStatus] = []
 
@@ -132,6 +133,13 @@ class InstructionBook:
                 entry.first_ns[camera] = stamp_ns
                 entry.trackers[camera].restart("waiting for the reasoner", stamp_ns)
 
+    def set_pace(self, pace: float) -> None:
+        """A factor on the periods of all groundings, from the next one on."""
+        self._pace = pace
+        for entry in self:
+            for tracker in entry.trackers.values():
+                tracker.timetable.pace = pace
+
     def restart(self, camera: str, reason: str) -> None:
         """Forget targets and tokens of one camera; the next frame begins a new time base."""
         for entry in self:
@@ -165,9 +173,11 @@ class InstructionBook:
         return ended
 
     def _tracker(self, instruction: Instruction, camera: str, stamp_ns: int) -> TokenTracker:
-        return TokenTracker(
+        tracker = TokenTracker(
             instruction, camera, self._policy, self._schedule, self._ids, self._config.max_targets, stamp_ns
         )
+        tracker.timetable.pace = self._pace
+        return tracker
 
 
 def check_instruction(instruction: Instruction, cameras: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_targets", 1, 255),
     ("max_instructions", 1, 255),
     ("max_rate", 0.0, 1000.0),
+    ("max_age", 0.0, 3600.0),
 )
 _WHOLE = ("buffer_frames", "max_targets", "max_instructions")
 
@@ -42,6 +43,7 @@ class EngineConfig:
     max_targets: int = 8  # targets of one instruction on one camera
     max_instructions: int = 8
     max_rate: float = 0.0  # frames per second and camera taken from submit_frame; 0: all
+    max_age: float = 0.0  # seconds; results older than this (95th percentile) make the engine do less; 0: never
     frame_policy: str = "latest"  # latest: newest frame wins, older ones are dropped; every: wait for each
     cameras: tuple[str, ...] = ()  # names accepted; empty: the first camera that sends a frame is the only one
 

@@ -86,6 +86,8 @@ class StreamingEngine:
                 return
             self._started_ns = self._state.clock_ns()
             self._forget("started")
+            with self._state.guard:
+                self._state.restore()
             masking = MaskStep(self._state)
             self._workers = self._make_workers(self._state, self._box, masking, self._grounding, self._publish)
             self._workers.start()
@@ -105,6 +107,7 @@ class StreamingEngine:
         with self._state.guard:
             self._state.mark_stale(0, self._started_ns, "the engine was stopped")
             self._state.abandon()
+            self._state.restore()
             self._state.post_events()
         self._state.outbox.deliver()
         return ended
@@ -130,6 +133,11 @@ class StreamingEngine:
         except FrameRefused as refused:
             level = logging.DEBUG if refused.cause == "rate_limit" else logging.WARNING
             state.say(level, f"drop:{refused.cause}", f"frame dropped: {refused}")
+            return
+        with state.guard:
+            skipped = state.degradation.skips(frame.camera)
+        if skipped:
+            state.recorder.count("drops", "degraded")
             return
         cause = self._box.put(frame)
         if cause is not None:
@@ -203,8 +211,9 @@ class StreamingEngine:
             statuses = state.book.statuses()
             depths = {f"buffer:{name}": len(stream.buffer) for name, stream in state.streams.items()}
             image_bytes = sum(stream.buffer.image_bytes for stream in state.streams.values())
+            steps = state.degradation.steps
         return state.recorder.snapshot(
-            time.monotonic_ns(), {"waiting": len(self._box), **depths}, statuses, image_bytes
+            time.monotonic_ns(), {"waiting": len(self._box), **depths}, statuses, image_bytes, steps
         )
 
     # Inside

@@ -13,6 +13,7 @@ from .admission import Admission
 from .book import InstructionBook
 from .buffer import FrameBuffer
 from .config import EngineConfig
+from .degradation import STEPS, Degradation
 from .outbox import Outbox
 from .statistics import Recorder
 from .types import FrameResult, GroundingResult, InstructionStatus, RejectionEvent
@@ -67,6 +68,9 @@ class StreamState:
         self.streams: dict[str, CameraStream] = {}
         self.recorder = Recorder()
         self.outbox = Outbox(self._callback_failed)
+        max_age_s = config.max_age if config.frame_policy == "latest" else 0.0  # "every" drops nothing
+        levels = len(STEPS) if segmenter.resolution_scale is not None else len(STEPS) - 1
+        self.degradation = Degradation(max_age_s, levels)
         self._log = log or logging.getLogger("instructseg.streaming").log
         self._last_said: dict[str, float] = {}
         self._reported: tuple[InstructionStatus, ...] = ()
@@ -133,6 +137,20 @@ class StreamState:
                 what = "frames arrive but none was processed" if arriving else f"no frame from camera {camera!r}"
                 tracker.stale(why or f"{what} for {silent_ns / 1e9:.1f} s", stream.newest_ns + max(0, silent_ns))
 
+    def observe_age(self, age_s: float) -> None:
+        """A result of that age is being published: do less where results come too late, more where there is room."""
+        if not self.degradation.observe(self.clock_ns(), age_s):
+            return
+        self._adapt()
+        doing = "without " + ", ".join(self.degradation.steps) if self.degradation.level else "with everything again"
+        limit = f"max_age {self.config.max_age:g} s"
+        self.say(logging.WARNING, f"degradation:{self.degradation.level}", f"ages of results ({limit}): now {doing}")
+
+    def restore(self) -> None:
+        """Begin anew with everything."""
+        self.degradation.reset()
+        self._adapt()
+
     def post_events(self) -> None:
         """Put what trackers and book have to tell into the outbox."""
         for entry in self.book:
@@ -160,6 +178,12 @@ class StreamState:
         if now - self._last_said.get(kind, -_QUIET_S) >= _QUIET_S:
             self._last_said[kind] = now
             self._log(level, message)
+
+    def _adapt(self) -> None:
+        level = self.degradation.level
+        self.book.set_pace(2.0 if level >= 1 else 1.0)
+        if self.segmenter.resolution_scale is not None:
+            self.segmenter.resolution_scale = 0.5 if level >= 3 else 1.0
 
     def _callback_failed(self, name: str, error: Exception) -> None:
         self.fault(f"callback {name}", error)

@@ -21,7 +21,7 @@ class EngineStatistics:
     drops: frames that were not processed, and bad input counted by the owner, by cause. resets: how often buffer and
     targets of a camera were forgotten, by cause. groundings: by outcome (done, failed, discarded). faults: exceptions
     by step (encode, segment, ground, callback). queue_depths: frames waiting and buffered. memory: bytes, "resident" of
-    the process and "buffered_images".
+    the process and "buffered_images". degradation: what the engine does without because results came too late.
     """
 
     frames_in: int
@@ -40,6 +40,7 @@ class EngineStatistics:
     instructions: tuple[InstructionStatus, ...]
     memory: dict[str, int]
     last_error: str
+    degradation: tuple[str, ...] = ()
 
 
 class Recorder:
@@ -84,7 +85,12 @@ class Recorder:
             self._last_error = message
 
     def snapshot(
-        self, now_ns: int, queue_depths: dict[str, int], instructions: tuple[InstructionStatus, ...], image_bytes: int
+        self,
+        now_ns: int,
+        queue_depths: dict[str, int],
+        instructions: tuple[InstructionStatus, ...],
+        image_bytes: int,
+        degradation: tuple[str, ...] = (),
     ) -> EngineStatistics:
         """Everything as it is now; the percentiles are computed here and not per frame."""
         with self._lock:
@@ -106,6 +112,7 @@ class Recorder:
                 instructions=instructions,
                 memory={"resident": resident_bytes(), "buffered_images": image_bytes},
                 last_error=self._last_error,
+                degradation=degradation,
             )
 
     def _window(self, step: str) -> deque[float]:

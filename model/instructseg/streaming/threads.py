@@ -81,6 +81,8 @@ class Workers:
                 self._state.outbox.deliver()
                 if result is not None and not self._stop.is_set():
                     self._publish(result)
+                    with self._state.guard:
+                        self._state.observe_age(result.age_s)
 
     def _guarded(self, step: Callable[[], _T], frames: int) -> _T | None:
         """What the step gives; None where the frames were refused, or lost by a fault of the engine itself, which must
