@@ -69,6 +69,13 @@ def test_labels_supervise_the_answer_and_its_end(folder: Path, answer: str, stri
     header = ids[: len(ids) - len(supervised)]
     assert header[-1] == tokens.added["<|assistant|>"] or not strips
     assert tokens.added["<|assistant|>"] in header and IMAGE_PLACEHOLDER in header
+    assert tokens.encode_labels(prompt, answer, limit=len(ids) - 1) == (ids[:-1], labels[:-1])
+
+
+def test_a_long_conversation_is_cut_at_the_published_length(folder: Path) -> None:
+    prompt = TEMPLATES["mevis"].prompt("the cup " * 2000)
+    ids, labels = load_tokens(folder).encode_labels(prompt, TEMPLATES["mevis"].answer)
+    assert len(ids) == len(labels) == 1793 and set(labels) == {IGNORE_LABEL}
 
 
 @pytest.mark.parametrize(

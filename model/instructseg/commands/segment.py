@@ -109,7 +109,9 @@ def segment_source(
         engine.add_instruction(instruction)
     refused = 0
     with logging_redirect_tqdm():
-        for item in tqdm(source.frames(), total=source.count, desc="segmenting", unit="frame", leave=False):
+        for item in tqdm(
+            source.frames(), total=source.count, desc="segmenting", unit="frame", leave=False, disable=None
+        ):
             now_ns = item.frame.stamp_ns
             try:
                 result = engine.process(item.frame)

@@ -24,6 +24,7 @@ BLANK = "▁"
 # The setting normalizer_spec.add_dummy_prefix = false as a message of its own (fields 3 and 3 of SentencePiece's model
 # format). Protocol buffers merge what is appended to a message, and the last value of a field holds.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+TRAINING_LENGTH = 2048 - 255  # published: ids of a conversation before the video takes its placeholder's place
 CONTROL = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 
@@ -76,13 +77,14 @@ class Phi3Tokens(SentencePieces):
         bos = self.bos_id if self.flags.add_bos else None
         return ids_with_images(prompt, lambda text: ([] if bos is None else [bos]) + self.encode(text), bos)
 
-    def encode_labels(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    def encode_labels(self, prompt: str, answer: str, limit: int = TRAINING_LENGTH) -> tuple[list[int], list[int]]:
         """(ids, labels) of a conversation that ends in ``answer``: supervised is the answer with its closing token, all
-        before it, the line break after ``<|assistant|>`` included, is ``IGNORE_LABEL`` (training)."""
+        before it, the line break after ``<|assistant|>`` included, is ``IGNORE_LABEL`` (training). Both are cut at
+        ``limit`` ids, the placeholder counted as one."""
         begin = prompt.rindex(answer)
         ids, before = self.encode_prompt(prompt), self.encode_prompt(prompt[:begin])
         shared = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), len(before))
-        return ids, [IGNORE_LABEL] * shared + ids[shared:]
+        return ids[:limit], ([IGNORE_LABEL] * shared + ids[shared:])[:limit]
 
     def _stripped(self, parts: list[str]) -> list[str]:
         """Text and tokens in turn, the texts without the white space that a neighbouring token swallows."""
