@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench [model] [engine] [node] [memory] [--quick] [--checkpoint FOLDER] [--out FOLDER]``.
+"""Command line: ``python -m bench [PART ...] [--quick] [--checkpoint FOLDER] [--out FOLDER]``.
 
 Without names every part runs. Each part prints its table and writes ``<out>/<part>.json``. Exit code 0: everything was
 measured, whatever the verdicts; 2: something could not be.
@@ -19,7 +19,8 @@ from .figures import Figure, Report, table
 from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
-PARTS = ("model", "engine", "node", "memory")
+PARTS = ("model", "engine", "node", "memory", "mllmseg")
+RANDOM = {"mllmseg": "recipe mllmseg, small random weights"}  # parts that do not measure the default recipe
 Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
 
 
@@ -32,8 +33,8 @@ def run_part(name: str, options: Options, measure: Measure) -> Report:
     """Measure, print and write one part."""
     facts = machine_facts()  # before anything runs: the load average is the others' load
     figures, details = measure(options)
-    checkpoint = f"recipe {RECIPE}, {Path(options.checkpoint).name if options.checkpoint else 'its own checkpoint'}"
-    report = Report(name, options.quick, checkpoint, facts, tuple(figures), details)
+    given = f"recipe {RECIPE}, {Path(options.checkpoint).name if options.checkpoint else 'its own checkpoint'}"
+    report = Report(name, options.quick, RANDOM.get(name, given), facts, tuple(figures), details)
     path = report.write(options.out)
     print(f"\n{table(report)}\n  {path}\n", flush=True)
     return report

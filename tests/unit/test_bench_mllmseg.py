@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from bench import __main__ as command
 from bench import mllmseg
+from bench.figures import Figure
 from bench.options import Options
 from bench.scenes import make_scene
 
@@ -31,3 +35,12 @@ def test_the_difference_sees_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> No
 def test_words_become_ids_of_the_vocabulary() -> None:
     ids = mllmseg.word_ids("the red mug, the red\nmug")  # 6 words, a comma, a line break
     assert len(ids) == 8 and ids[1] == ids[5] and all(2 <= index < mllmseg.WORDS for index in ids)
+
+
+def test_the_report_names_the_recipe_that_was_measured(tmp_path: Path) -> None:
+    measured = [Figure("gain", "times", (2.0,))], {}
+    for name, recipe in (("mllmseg", "recipe mllmseg, small random weights"), ("model", "recipe unified")):
+        report = command.run_part(name, Options(out=tmp_path), lambda options: measured)
+        assert report.checkpoint.startswith(recipe)
+    assert command.parse(["mllmseg"])[0] == ["mllmseg"] and "mllmseg" in command.parse([])[0]
+    assert command.part("mllmseg") is mllmseg.measure

@@ -244,6 +244,20 @@ def test_the_best_queries_are_those_of_the_full_ranking(seed: int, floor: float)
     assert torch.allclose(found.logits[0], every.logits[wanted[0]], atol=1e-5)
 
 
+def test_what_is_no_number_ranks_last() -> None:
+    """Half floats may overflow: other queries are not disturbed, and one is always given."""
+    whole = random_prediction(3)
+    damaged = Prediction(whole.masks.clone(), whole.scores.clone())
+    damaged.masks[:, ::3], damaged.scores[:, 1::3] = np.nan, np.nan
+    kept = Prediction(whole.masks[:, 2::3], whole.scores[:, 2::3])
+    expected = best_queries(kept, SHAPE, 0.2)
+    found = best_queries(damaged, SHAPE, 0.2)
+    assert torch.allclose(found.scores, expected.scores, atol=1e-6)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-5)
+    damaged.scores[:] = np.nan
+    assert best_queries(damaged, SHAPE, 0.2).scores.tolist() == [0.0]
+
+
 def test_an_empty_mask_has_no_quality() -> None:
     found = all_queries(Prediction(torch.full((1, 2, 8, 8), -3.0), torch.full((1, 2, 1), 9.0)), SHAPE)
     assert found.quality.tolist() == [0.0, 0.0] and found.scores.tolist() == [0.0, 0.0]

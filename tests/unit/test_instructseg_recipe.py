@@ -15,6 +15,7 @@ from instructseg.core import BadInput, Clip, EncodedFrame, Frame, Instruction, S
 from instructseg.recipes.instructseg.checkpoint import load_checkpoint
 from instructseg.recipes.instructseg.configuration import InstructSegOptions
 from instructseg.recipes.instructseg.history import History
+from instructseg.recipes.instructseg.mask_decoder import Prediction
 from instructseg.recipes.instructseg.processing import InstructSegSegmenter
 from instructseg.recipes.instructseg.query_masks import QueryMasks
 from instructseg.streaming import EngineConfig, StreamingEngine
@@ -150,6 +151,26 @@ def test_without_a_threshold_the_best_mask_is_always_shown(checkpoint: Path) -> 
     targets = ground(segmenter, frames).targets
     assert len(targets) == 1 and not targets[0].rejected and targets[0].rejection_score == 0.0
     assert segmenter.segment(frames[-1], [targets[0].token])[0].score >= 0.5
+    assert "always shown" in segmenter.notes[0]
+
+
+@pytest.mark.parametrize("threshold", ["0.01", "0"])
+def test_numbers_that_overflowed_are_no_target(checkpoint: Path, monkeypatch, threshold: str) -> None:
+    """As half floats may in the language model; on the frame that is reasoned on, and on a later one."""
+    segmenter = load(checkpoint, threshold=threshold)
+    frames = film(segmenter, 3)
+    token = ground(segmenter, frames[:2]).targets[0].token
+    predict = segmenter.reader.model.predict
+
+    def overflow(*given: object) -> list[Prediction]:
+        last = predict(*given)[-1]
+        return [Prediction(torch.full_like(last.masks, np.nan), torch.full_like(last.scores, np.nan))]
+
+    monkeypatch.setattr(segmenter.reader.model, "predict", overflow)
+    (target,) = ground(segmenter, frames[:2]).targets
+    assert target.rejected and target.rejection_score == 1.0
+    (mask,) = segmenter.segment(frames[2], [token])
+    assert mask.score == 0.0 and not mask.mask.any()
 
 
 def test_an_empty_mask_is_no_target(checkpoint: Path, monkeypatch) -> None:

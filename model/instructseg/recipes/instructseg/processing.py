@@ -189,10 +189,10 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _notes(options: InstructSegOptions, dtype: torch.dtype) -> tuple[str, ...]:
-    notes = [
-        f"InstructSeg publishes no rejection: the threshold {options.threshold:g} on its score is this project's and "
-        "not calibrated"
-    ]
+    limit = f"the threshold {options.threshold:g} on its score is this project's and not calibrated"
+    if options.threshold == 0:
+        limit = "with threshold=0 its best mask is always shown, also when the target is absent"
+    notes = [f"InstructSeg publishes no rejection: {limit}"]
     if options.references == "published":
         notes.append("references=published: every answer is about the frame two references before the newest")
     if options.masks == "every_frame":

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from .mask_decoder import Prediction
 
 _CHUNK = 8  # queries brought to the frame's size at a time
+_SURE = 100.0  # a logit that leaves no doubt
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,16 +76,18 @@ def best_queries(prediction: Prediction, shape: FrameShape, floor: float, sample
     """The best query of one image, and all others that score ``floor`` or more, best first.
 
     The same as :func:`all_queries` sorted and cut, without bringing hopeless queries to the frame's size: no score is
-    above its class score, so the search ends at the first class score that can neither win nor reach the floor.
+    above its class score, so the search ends at the first class score that can neither win nor reach the floor. Half
+    floats may have overflowed: what is no number is a score of 0 and no mask.
     """
-    class_scores, order = prediction.scores[sample, :, 0].float().sigmoid().sort(descending=True)
+    class_scores, order = prediction.scores[sample, :, 0].float().sigmoid().nan_to_num().sort(descending=True)
     found: list[QueryMasks] = []
     best = 0.0
     for begin in range(0, len(order), _CHUNK):
         if begin and float(class_scores[begin]) < min(best, floor):
             break
         rows = order[begin : begin + _CHUNK]
-        logits = shape.upscale(prediction.masks[sample, rows])
+        masks = prediction.masks[sample, rows].float().nan_to_num(-_SURE, _SURE, -_SURE)
+        logits = shape.upscale(masks)
         chunk = QueryMasks(logits, class_scores[begin : begin + _CHUNK], mask_quality(logits))
         best = max(best, float(chunk.scores.max()))
         found.append(chunk[chunk.scores >= min(best, floor)])
