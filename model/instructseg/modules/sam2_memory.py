@@ -17,6 +17,7 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from .sam2_attention import MemoryAttention
+from .sam2_encoder import ImageEncoder
 
 ABSENT_LOGIT = -1024.0  # mask logit of an object that is not visible
 
@@ -101,6 +102,7 @@ class Sam2MemoryModel(nn.Module):
             shape = (1, 1, self.cells, self.cells)
             image = sam.vision_encoder.neck.position_encoding(shape, decoder.device, torch.float32)
             memory = sam.memory_encoder.position_encoding(shape, decoder.device, torch.float32)
+            self.encoder = ImageEncoder(sam.vision_encoder, sam.backbone_feature_sizes[0][0])
             self.attention = MemoryAttention(sam.memory_attention)
         self.register_buffer("decoder_positions", decoder, persistent=False)  # (1, C, h, w)
         # A tenth of them is what memory attention sees.
@@ -125,7 +127,7 @@ class Sam2MemoryModel(nn.Module):
 
     def encode_image(self, pixels: torch.Tensor) -> ImageMaps:
         """pixels: ``(B, 3, S, S)`` normalised RGB."""
-        fine, middle, top = self.sam.vision_encoder(pixels.to(self.dtype)).fpn_hidden_states
+        fine, middle, top = self.encoder(pixels.to(self.dtype))
         decoder = self.sam.mask_decoder
         return ImageMaps(decoder.conv_s0(fine), decoder.conv_s1(middle), top)
 
