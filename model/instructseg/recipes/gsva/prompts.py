@@ -102,7 +102,8 @@ def phrases_answer(phrases: Sequence[str], absent: Sequence[bool]) -> str:
 
 
 def phrase_question(phrase: str) -> str:
-    """The evaluation question for one phrase (ReasonSeg; LISA's referring data)."""
+    """The evaluation question for one phrase (ReasonSeg; LISA's referring data), in lower case as all questions of
+    training are; ReasonSeg's own phrases keep their capitals there."""
     return f"{IMAGE_LINE} What is {normalised(phrase)} in this image? Please output segmentation mask."
 
 
