@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from instructseg.checkpoints import open_tensors
+from instructseg.recipes.mllmseg import training
 from instructseg.recipes.mllmseg.inference import answer, refusals
-from instructseg.recipes.mllmseg.losses import losses
 from instructseg.recipes.mllmseg.processing import Seen, target_mask
+from instructseg.recipes.mllmseg.prompts import Conversation
 
 from .golden import Golden, load_case
 from .mllmseg_models import Tensors, checkpoint_of, close, load, passing, token_ids
@@ -182,15 +183,15 @@ def test_training_forward_and_losses(case: Path, golden: Golden) -> None:
     close("last hidden", reading.states, tensors["out.llm.last_hidden"], HIDDEN)
     logits = model.logits(reading.states)
     close("logits", logits, tensors["out.llm.logits"], LOGITS)
-    masks, present, truths = [], [], []
+    truths = [tensors[f"in.gt_masks_{row}"] for row in range(len(ids))]
     for row, row_ids in enumerate(ids):
-        slots = row_ids[(row_ids == special["[SEG]"]) | (row_ids == special["[REJ]"])]
         seg = torch.nonzero(row_ids == special["[SEG]"])[:, 0].tolist()
-        masks.append(model.masks(reading, row, seg).sigmoid())
-        present.append(slots == special["[SEG]"])
-        truths.append(tensors[f"in.gt_masks_{row}"])
-        close(f"masks of image {row}", masks[-1], tensors[f"out.dec_prob_{row}"][:, 0], PROBABILITY)
-    found = losses(logits, tensors["in.labels"], masks, present, truths)
+        masks = model.masks(reading, row, seg).sigmoid()
+        close(f"masks of image {row}", masks, tensors[f"out.dec_prob_{row}"][:, 0], PROBABILITY)
+    tokens = training.Tokens(ids, tensors["in.labels"], tensors["in.attention_mask"].bool(), tensors["in.position_ids"])
+    found = training.training_losses(
+        model, tensors["in.pixel_values"], tokens, truths, special["[SEG]"], special["[REJ]"]
+    )
     for name, value in {
         "out.ce_loss": found.text,
         "out.mask_focal_loss": found.focal,
@@ -200,6 +201,21 @@ def test_training_forward_and_losses(case: Path, golden: Golden) -> None:
         "out.iou": found.iou,
     }.items():
         close(name, value.reshape(1), tensors[name], LOSS)
+
+
+@pytest.mark.golden("mllmseg", r"in\.input_ids", r"in\.labels", r"in\.position_ids", r"in\.attention_mask")
+def test_conversations_become_a_batch(case: Path) -> None:
+    tensors = load_case(case)
+    lengths = tensors["in.attention_mask"].sum(1).tolist()
+    talks = [
+        Conversation(tuple(ids[:n].tolist()), tuple(labels[:n].tolist()))
+        for ids, labels, n in zip(tensors["in.input_ids"], tensors["in.labels"], lengths, strict=True)
+    ]
+    found = training.collate(talks)
+    assert torch.equal(found.input_ids, tensors["in.input_ids"])
+    assert torch.equal(found.labels, tensors["in.labels"])
+    assert torch.equal(found.attention_mask, tensors["in.attention_mask"].bool())
+    assert torch.equal(found.position_ids, tensors["in.position_ids"])
 
 
 @pytest.mark.golden("mllmseg", *CONVERSATION)
