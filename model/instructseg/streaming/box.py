@@ -23,6 +23,7 @@ class FrameBox:
         self._changed = threading.Condition()
         self._queue: deque[Frame] = deque()
         self._closed = True
+        self._taking = False  # whether somebody waits for a frame, so that none is being worked on
         self._turns = 0
         self._served: dict[str, int] = {}  # by camera, the turn it was last taken at
 
@@ -70,8 +71,11 @@ class FrameBox:
     def take(self) -> Frame | None:
         """Wait for the next frame; None once the box is closed."""
         with self._changed:
+            self._taking = True
+            self._changed.notify_all()
             while not self._queue and not self._closed:
                 self._changed.wait()
+            self._taking = False
             if not self._queue:
                 return None
             self._changed.notify_all()
@@ -82,6 +86,12 @@ class FrameBox:
         computed must not depend on which frames happened to wait together."""
         with self._changed:
             return [] if self._keep_every else [self._pop() for _ in range(min(most, len(self._queue)))]
+
+    def wait_until_idle(self) -> None:
+        """Wait until every frame that was handed over has been taken and worked on, or the box is closed."""
+        with self._changed:
+            while not self._closed and (self._queue or not self._taking):
+                self._changed.wait()
 
     def _pop(self) -> Frame:
         if self._keep_every:

@@ -25,7 +25,9 @@ class StreamingEngine:
     """Owns the frames, the instructions and the segmenter's time.
 
     With threads: :meth:`start`, then :meth:`submit_frame` from any thread; masks come by ``on_result`` for every frame
-    that was taken, groundings run beside them. Without: :meth:`process` one frame after the other, deterministic.
+    that was taken, groundings run beside them. Without: :meth:`process` one frame after the other, deterministic. Under
+    the policy "every" the threads give what ``process`` gives: groundings take their time before the masks of the frame
+    that is due, and instructions count from the next frame that is submitted.
 
     clock_ns: the owner's clock, in the time base of the frames' stamps where there is one (ages are clock minus stamp).
     log: called with (level of the logging module, message); the logger "instructseg.streaming" without it. Callbacks
@@ -88,8 +90,11 @@ class StreamingEngine:
             self._forget("started")
             with self._state.guard:
                 self._state.restore()
-            masking = MaskStep(self._state)
-            self._workers = self._make_workers(self._state, self._box, masking, self._grounding, self._publish)
+            if self.config.frame_policy == "every":  # what is computed must not depend on how fast it is computed
+                masking, grounding = MaskStep(self._state, self._ground_while_running), None
+            else:
+                masking, grounding = MaskStep(self._state), self._grounding
+            self._workers = self._make_workers(self._state, self._box, masking, grounding, self._publish)
             self._workers.start()
         self._state.outbox.deliver()
 
@@ -114,6 +119,7 @@ class StreamingEngine:
 
     def reset(self) -> None:
         """Forget frames, targets and tokens; the instructions stay and are grounded anew on the frames to come."""
+        self._catch_up()
         for _ in range(self._box.clear()):
             self._state.recorder.count("drops", "reset")
         self._forget("reset")
@@ -167,6 +173,7 @@ class StreamingEngine:
     def set_instruction(self, instruction: Instruction) -> None:
         """Work on this instruction alone; all others end. Raises BadInput and changes nothing when it is unusable."""
         check_instruction(instruction, self.config.cameras)
+        self._catch_up()
         with self._state.guard:
             for entry in list(self._state.book):
                 if entry.instruction.id != instruction.id:
@@ -177,12 +184,15 @@ class StreamingEngine:
     def add_instruction(self, instruction: Instruction) -> None:
         """Work on this instruction too, or replace the one with its id. Raises BadInput when it is unusable or one
         too many."""
+        check_instruction(instruction, self.config.cameras)
+        self._catch_up()
         with self._state.guard:
             self._add(instruction)
         self._state.outbox.deliver()
 
     def cancel(self, instruction_id: str | None = None) -> list[str]:
         """End one instruction, or all with None; the ids of those that ended (none for an id that is not there)."""
+        self._catch_up()
         with self._state.guard:
             known = [entry.instruction.id for entry in self._state.book]
             ended = [i for i in known if instruction_id in (None, i) and self._state.book.end(i, "cancelled")]
@@ -248,9 +258,18 @@ class StreamingEngine:
                 state.flush(stream, cause, f"the engine was {cause}")
             state.post_events()
 
-    def _ground_due(self, camera: str) -> None:
+    def _catch_up(self) -> None:
+        """Under "every": wait for the frames that were submitted before, which the change to come is not about."""
+        workers = self._workers
+        if self.config.frame_policy == "every" and workers is not None and not workers.are_current():
+            self._box.wait_until_idle()
+
+    def _ground_while_running(self, camera: str) -> None:
+        self._ground_due(camera, lambda: self._workers is not None)
+
+    def _ground_due(self, camera: str, go_on: Callable[[], bool] = lambda: True) -> None:
         """Ground everything that is due on this camera, each instruction once."""
-        while True:
+        while go_on():
             with self._state.guard:
                 job = self._grounding.next_job(camera)
             if job is None:

@@ -1,4 +1,4 @@
-"""The two threads: masks on every frame that is taken, groundings whenever one is due."""
+"""The engine's threads: masks on every frame that is taken, and beside it groundings whenever one is due."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _T = TypeVar("_T")
 
 
 class Workers:
-    """One run of the two threads, from start to stop; made anew for every start."""
+    """One run of the threads, from start to stop; made anew for every start. grounding: None where the mask thread
+    itself grounds, frame by frame."""
 
     def __init__(
         self,
         state: StreamState,
         box: FrameBox,
         masking: MaskStep,
-        grounding: GroundStep,
+        grounding: GroundStep | None,
         publish: Callable[[FrameResult], None],
     ) -> None:
         self._state = state
@@ -38,10 +39,14 @@ class Workers:
         self._publish = publish
         self._stop = threading.Event()
         # Daemons: a segmenter that never returns must not keep the process from ending.
-        self._threads = (
-            threading.Thread(target=self._mask_frames, name="instructseg-masks", daemon=True),
-            threading.Thread(target=self._ground_when_due, name="instructseg-grounding", daemon=True),
-        )
+        self._threads = [threading.Thread(target=self._mask_frames, name="instructseg-masks", daemon=True)]
+        if grounding is not None:
+            loop = self._ground_when_due
+            self._threads.append(threading.Thread(target=loop, name="instructseg-grounding", daemon=True))
+
+    def are_current(self) -> bool:
+        """Whether the caller is one of these threads."""
+        return threading.current_thread() in self._threads
 
     def start(self) -> None:
         self._box.open()
@@ -49,7 +54,7 @@ class Workers:
             thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ask both threads to end and wait for them, together at most ``timeout_s``; whether both have ended.
+        """Ask the threads to end and wait for them, together at most ``timeout_s``; whether all have ended.
 
         A thread inside the segmenter ends when the segmenter returns; what it computed is discarded.
         """
@@ -125,4 +130,4 @@ class Workers:
         return None
 
 
-WorkersFactory = Callable[[StreamState, FrameBox, MaskStep, GroundStep, Callable[[FrameResult], None]], Workers]
+WorkersFactory = Callable[[StreamState, FrameBox, MaskStep, GroundStep | None, Callable[[FrameResult], None]], Workers]

@@ -198,7 +198,8 @@ class TokenTracker:
         for target in self.targets:
             was_stale = target.machine.state is State.STALE
             target.machine.resumed(gap_ns, stamp_ns)
-            if was_stale and not target.machine.armed:
+            # By stamps, not by how long the silence took: a slow replay must ask when a fast one does.
+            if was_stale and not target.machine.armed and gap_ns > self._policy.lost_after_ns:
                 self.timetable.at_once()
         self._collect()
 
