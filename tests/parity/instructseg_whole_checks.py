@@ -8,6 +8,8 @@ from instructseg.recipes.instructseg.criterion import criterion
 from instructseg.recipes.instructseg.images import frame_pixels, mask_pixels
 from instructseg.recipes.instructseg.query_masks import all_queries, best_queries
 from instructseg.recipes.instructseg.splicing import INSTRUCTION, QUERIES
+from instructseg.recipes.instructseg.training import TrainingBatch
+from instructseg.recipes.instructseg.training import training_losses as training_step_losses
 from instructseg.training.mask_losses import text_loss
 
 from .instructseg_cases import (
@@ -165,6 +167,25 @@ def training_losses(system: Recorded, case: Case) -> None:
     for name, found in (("SEG_class", losses.score), ("mask", losses.mask), ("dice", losses.dice)):
         near(found, case[f"out.loss_{name}"].squeeze(), LOSSES * float(case[f"out.loss_{name}"]))
     near(losses.total + case["out.loss_llm"].squeeze(), case["out.loss"].squeeze(), LOSSES * float(case["out.loss"]))
+
+
+@check("in.images", "in.labels", r"in\.rand\.\d+", r"in\.gt_masks\.0", "out.loss", "out.loss_llm")
+def training_step(system: Recorded, case: Case) -> None:
+    """From pixels and ids to the sum that training minimises."""
+    batch = TrainingBatch(
+        images(case),
+        list(frames(case)),
+        case["in.input_ids"],
+        case["in.labels"],
+        case["in.attention_mask"],
+        instructions(case),
+        numbered(case, "in.gt_masks"),
+        with_text=True,
+    )
+    draws = iter(case[name] for name in sorted(name for name in case if name.startswith("in.rand.")))
+    found = training_step_losses(system.model, batch, system.settings, lambda shape: next(draws))
+    near(found.text, case["out.loss_llm"].squeeze(), LOSSES * float(case["out.loss_llm"]))
+    near(found.total, case["out.loss"].squeeze(), LOSSES * float(case["out.loss"]))
 
 
 @check("in.images_clip", "in.input_ids", "out.greedy_tokens", "out.logits")

@@ -33,6 +33,7 @@ _VIDEO = (
     "There are reference frames and key frame <temporal>\n<image>\n. Please doing {kind} Segmentation according to the "
     "following instruction.\nThis is all the instruction: <refer>\n"
 )
+ANSWERED = " ASSISTANT: "  # stands before the answer
 _ANSWER = "\nSure, the segmentation result is "
 Task = Literal["referring", "reasoning"]
 
@@ -48,7 +49,7 @@ def segmentation_prompt(task: Task, video: bool, explain: bool = False) -> str:
     else:
         human = _IMAGE.format(kind=kind) + (" and explain why" if explain else "") + ":\n<refer>"
     answer = f"{_ANSWER}{_ANSWER_IDS}<seg>" if task == "reasoning" and not video else f"{_ANSWER}{SEG}<seg>"
-    return f"{_SYSTEM} USER: {human} ASSISTANT: {answer}{END_OF_TEXT}"
+    return f"{_SYSTEM} USER: {human}{ANSWERED}{answer}{END_OF_TEXT}"
 
 
 def chat_prompt(question: str) -> str:
@@ -73,6 +74,11 @@ def instruction_text(text: str, task: Task, video: bool) -> str:
     return text.replace("(s)", "") if video else text
 
 
+def joined_instruction(sentences: Sequence[str]) -> str:
+    """All sentences about one object as one instruction, as in the data sets of referring expressions."""
+    return "".join(f" {sentence}." for sentence in sentences).strip()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PromptTokens:
     """The checkpoint's own tokenizer with what InstructSeg adds to it. Ids of ``[SEG]`` and of the end of text."""
@@ -87,14 +93,15 @@ class PromptTokens:
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def prompt(self, prompt: str) -> list[int]:
-        """Ids of a prompt, placeholders as negative ids, the answer's own ids being ``[SEG]`` alone."""
+    def prompt(self, prompt: str, explanation: str = "") -> list[int]:
+        """Ids of a prompt, placeholders as negative ids, the answer's own ids being the explanation's, which only
+        training has, and ``[SEG]``."""
         ids: list[int] = []
         for piece in text_pieces(prompt):
             if piece in PLACEHOLDERS:
                 ids.append(PLACEHOLDERS[piece])
             elif piece == _ANSWER_IDS:
-                ids.append(self.seg_id)
+                ids.extend([*self.encode(explanation), self.seg_id])
             else:
                 ids.extend(self.encode(piece))
         return ids
