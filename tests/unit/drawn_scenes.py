@@ -79,6 +79,7 @@ class Watcher:
         **config,
     ) -> None:
         self.scene, self.rate, self.until = scene, rate, until
+        self.keep: Callable[[float], bool] = lambda seconds: True  # whether the camera sends the frame of that time
         self.results: list[tuple[float, FrameResult]] = []
         self.events: list[RejectionEvent] = []
         self._events: list[RejectionEvent] = []
@@ -97,8 +98,9 @@ class Watcher:
 
     def run(self) -> Watcher:
         with self.stream:
-            for i in range(round(self.until * self.rate) + 1):
-                self.stream.show(self.scene.frame(i / self.rate))
+            times = [i / self.rate for i in range(round(self.until * self.rate) + 1)]
+            for seconds in filter(self.keep, times):
+                self.stream.show(self.scene.frame(seconds))
             self.stream.run(round((self.until + 0.01) * SECOND))
             self.statistics = self.engine.statistics()
             self.events = list(self._events)  # before the engine is stopped, which makes everything stale
