@@ -220,7 +220,16 @@ def test_no_tokenizer_of_this_system(copy: Path) -> None:
 
 def test_a_vocabulary_larger_than_the_embeddings(copy: Path) -> None:
     change_weights(copy, lambda t: t.update({"model.embed_tokens.weight": t["model.embed_tokens.weight"][:97]}))
-    with pytest.raises(BadInput, match="tokens, the model 97 embeddings"):
+    with pytest.raises(BadInput, match="the model 97 embeddings"):
+        load(copy)
+
+
+def test_an_id_beyond_the_embeddings(copy: Path) -> None:
+    """The number of tokens alone does not tell."""
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["q"] = 10**6
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BadInput, match="ids up to 1000000"):
         load(copy)
 
 

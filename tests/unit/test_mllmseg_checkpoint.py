@@ -152,6 +152,15 @@ def test_tokenizers_cut_out_added_tokens(family: Family, tmp_path: Path) -> None
     assert tokenizer.control_token("a [REJ] b") == "[REJ]" and tokenizer.control_token("a b") is None
 
 
+def test_an_id_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
+    """The number of tokens alone does not tell."""
+    size = write_tokenizer(tmp_path, "qwen2")
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary | {next(iter(vocabulary)): size + 5}))
+    with pytest.raises(BadInput, match=f"has {size + 6} ids"):
+        load_tokenizer(tmp_path, "qwen2", size)
+
+
 def test_qwen2_words_are_cut_as_by_transformers(tmp_path: Path) -> None:
     """The same files give the ids of transformers' own class, and as one tokenizer.json too."""
     from transformers import Qwen2Tokenizer

@@ -17,7 +17,7 @@ from unit.tiny_mllmseg import tiny_checkpoint
 
 import instructseg
 from instructseg import cli
-from instructseg.core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction
+from instructseg.core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, Target
 from instructseg.recipes.mllmseg import commands
 from instructseg.recipes.mllmseg.inference import refusal_probability, refusals
 from instructseg.recipes.mllmseg.processing import MllmSegSegmenter, image_pixels
@@ -210,20 +210,22 @@ def test_a_target_that_left_is_seen_to_be_gone(folders: dict[str, Path]) -> None
 
 
 def test_rules_of_refusal(folders: dict[str, Path]) -> None:
-    def scores(rule: str) -> tuple[float, float]:
+    def refusals_by(rule: str) -> tuple[Target, Target]:
         segmenter = load(folders["internlm2"], rejection=rule)
         segmenter.model.decoder.smooth.bias.data.fill_(-30.0)  # a decoder that finds nothing
-        unsure = ground(segmenter, TEXTS[0])[1][0].targets[0].rejection_score
+        unsure = ground(segmenter, TEXTS[0])[1][0].targets[0]
         segmenter.model.decoder.smooth.bias.data.fill_(30.0)
         make_refuse(segmenter, TEXTS[0])
-        return unsure, ground(segmenter, TEXTS[0])[1][0].targets[0].rejection_score
+        return unsure, ground(segmenter, TEXTS[0])[1][0].targets[0]
 
-    assert scores("auto") == scores("token")
-    unsure, refused = scores("token")
-    assert unsure < 0.5 < refused
-    unsure, refused = scores("evidence")
-    assert refused < 0.5 < unsure
-    assert min(scores("both")) > 0.9
+    for rule in ("auto", "token"):
+        unsure, refused = refusals_by(rule)
+        assert unsure.rejection_score < 0.5 < refused.rejection_score
+    unsure, refused = refusals_by("evidence")
+    assert refused.rejection_score < 0.5 < unsure.rejection_score
+    unsure, refused = refusals_by("both")
+    assert min(unsure.rejection_score, refused.rejection_score) > 0.9
+    assert "mask decoder" in unsure.reason and "[REJ]" in refused.reason
 
 
 def test_a_checkpoint_that_cannot_refuse_falls_back_to_evidence(folders: dict[str, Path]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -91,11 +92,12 @@ def with_image_size(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig
     return config
 
 
-def config_from_json(content: Mapping[str, Any]) -> Sam2VideoConfig:
-    """The configuration in the ``config.json`` of a checkpoint that transformers wrote. Raises BadInput."""
+def config_from_json(content: Mapping[str, Any], source: Path | str = "config.json") -> Sam2VideoConfig:
+    """The configuration in the ``config.json`` of a checkpoint that transformers wrote. source: the file, for
+    messages. Raises BadInput."""
     if content.get("model_type") != "sam2_video":
         raise BadInput(
-            f"config.json is of model type {content.get('model_type')!r}; a memory tracker needs 'sam2_video' "
+            f"{source} is of model type {content.get('model_type')!r}; a memory tracker needs 'sam2_video' "
             "(for example facebook/sam2.1-hiera-tiny)"
         )
     try:
@@ -107,7 +109,7 @@ def config_from_json(content: Mapping[str, Any]) -> Sam2VideoConfig:
         config = Sam2VideoConfig.from_dict({**_present_day(content), **inner})
         return with_image_size(config, config.image_size)
     except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"config.json does not describe a SAM 2 video model: {error}") from error
+        raise BadInput(f"{source} does not describe a SAM 2 video model: {error}") from error
 
 
 def size_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Sam2Size, str]:

@@ -54,4 +54,4 @@ def _config(path: Path, tensors: Tensors, original: bool) -> Sam2VideoConfig:
         raise BadInput(f"{described} is no JSON object; it does not describe a model")
     if original and content.get("model_type") != "sam2_video":  # the release has none; another's says nothing
         return sam2_config(*size_of(tensors.shapes))
-    return config_from_json(content)
+    return config_from_json(content, described)

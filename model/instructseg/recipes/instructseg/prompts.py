@@ -124,10 +124,11 @@ def load_prompt_tokens(folder: Path, rows: int) -> PromptTokens:
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
         raise BadInput(f"the tokenizer in {folder} has no token {END_OF_TEXT!r}; it is not that of Phi-2")
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1  # ids may leave gaps
     if size > rows:
         raise BadInput(
-            f"the tokenizer in {folder} has {size} tokens, the model {rows} embeddings: they do not belong together"
+            f"the tokenizer in {folder} has ids up to {size - 1}, the model {rows} embeddings: they do "
+            "not belong together; take both from one checkpoint"
         )
     return PromptTokens(tokenizer, found[0], end)
 

@@ -145,7 +145,9 @@ class MllmSegSegmenter(Segmenter):
     def _target(self, clip: Clip, token: SlotToken, view: Seen) -> Target:
         phrase = token.command.phrases[token.slot]
         if view.refused:
-            why = "the mask decoder finds no pixel it is sure of" if self.rule == "evidence" else "answered with [REJ]"
+            # The rule "both" takes the more sceptical sign: the evidence, unless the word says more.
+            by_mask = self.rule != "token" and view.refusal <= 1.0 - view.evidence
+            why = "the mask decoder finds no pixel it is sure of" if by_mask else "answered with [REJ]"
             return Target(None, 1.0 - view.refusal, view.refusal, True, phrase, why)
         anchor = Anchor(len(clip.frames) - 1, target_mask(view, clip.key.frame.size, token))
         return Target(token, 1.0 - view.refusal, view.refusal, False, phrase, anchor=anchor)

@@ -118,5 +118,5 @@ def _byte_pairs(folder: Path, added: dict[str, int]) -> tuple[int, ChatTokenizer
             added = {token.content: index for index, token in pieces.get_added_tokens_decoder().items()} | added
     except Exception as error:  # tokenizers raises bare Exceptions on files it cannot read
         raise BadInput(f"the tokenizer files of {folder} cannot be read: {error}") from error
-    size = max([pieces.get_vocab_size(), *(index + 1 for index in added.values())])
+    size = 1 + max([*pieces.get_vocab().values(), *added.values()])  # ids may leave gaps
     return size, ChatTokenizer(lambda text: pieces.encode(text, add_special_tokens=False).ids, added, None, folder)
