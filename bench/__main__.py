@@ -19,8 +19,11 @@ from .figures import Figure, Report, table
 from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
-PARTS = ("model", "engine", "node", "memory", "mllmseg")
-RANDOM = {"mllmseg": "recipe mllmseg, small random weights"}  # parts that do not measure the default recipe
+PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker")
+RANDOM = {  # parts that do not measure the default recipe
+    "mllmseg": "recipe mllmseg, small random weights",
+    "memory_tracker": "SAM 2.1, random weights",
+}
 Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
 
 
@@ -47,12 +50,15 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
     parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works, not to compare")
     parser.add_argument("--checkpoint", default="", metavar="FOLDER", help="weights other than the recipe's own")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), metavar="FOLDER", help="default: out/bench")
+    parser.add_argument("--full", action="store_true", help="memory_tracker: 10,000 frames, and 512 pixels throughout")
+    parser.add_argument("--device", default="cpu", help="memory_tracker: where it runs, such as cuda; default: cpu")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.parts if name not in PARTS]
     if unknown:
         parser.error(f"unknown part(s) {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     chosen = [name for name in PARTS if name in given.parts or not given.parts]
-    return chosen, Options(given.quick, given.checkpoint, given.out, lambda line: print(f"  {line}", flush=True))
+    say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
+    return chosen, Options(given.quick, given.checkpoint, given.out, say, given.full, given.device)
 
 
 def main(arguments: Sequence[str] | None = None, find: Callable[[str], Measure] = part) -> int:

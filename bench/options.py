@@ -19,12 +19,14 @@ class MeasurementFailed(RuntimeError):
 @dataclasses.dataclass(frozen=True)
 class Options:
     """quick: few repetitions, to see that it works. checkpoint: "" for the one that comes with the recipe. say:
-    progress for people."""
+    progress for people. full: also what takes long. device: of the parts that can run on a GPU."""
 
     quick: bool = False
     checkpoint: str = ""
     out: Path = Path("out/bench")
     say: Callable[[str], None] = lambda line: None
+    full: bool = False
+    device: str = "cpu"
 
     def load(self, dtype: str = "float32") -> Segmenter:
         """The default recipe on the CPU. Raises BadInput where its weights are not there."""
