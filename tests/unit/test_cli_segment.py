@@ -155,6 +155,13 @@ def test_the_last_word_is_the_instruction(words, more, paths, texts) -> None:
     assert split_inputs(words, more) == ([Path(p) for p in paths], texts)
 
 
+def test_an_instruction_longer_than_a_file_name_is_an_instruction() -> None:
+    long = "the red mug " * 80
+    assert split_inputs(["a.mp4", long], []) == ([Path("a.mp4")], [long])
+    with pytest.raises(BadInput, match="at most 1000 characters"):
+        make_instructions([long * 2])
+
+
 def test_files_only_and_no_instruction_is_an_error(tmp_path: Path) -> None:
     image = str(write_image(tmp_path / "a.png"))
     with pytest.raises(BadInput, match="no instruction.*a.png"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,11 +72,11 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
 
 def split_inputs(words: Sequence[str], more: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Paths and instructions: the last word is an instruction, unless --instruction is given and it names a file."""
-    if more and (len(words) == 1 or Path(words[-1]).exists()):
+    if more and (len(words) == 1 or os.path.exists(words[-1])):
         return [Path(word) for word in words], list(more)
     if len(words) == 1:
         raise BadInput(f'no instruction: say what to segment behind {words[0]!r}, for instance "the red mug"')
-    if Path(words[-1]).is_file():
+    if os.path.isfile(words[-1]):  # False, too, for words longer than a file name may be
         raise BadInput(f"no instruction: the last word, {words[-1]!r}, is a file; say what to segment behind it")
     return [Path(word) for word in words[:-1]], [words[-1], *more]
 
