@@ -43,9 +43,15 @@ def sam_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 def sam_pixels(image: np.ndarray, size: int) -> tuple[torch.Tensor, tuple[int, int]]:
     """``(3, size, size)`` float32 from ``(H, W, 3)`` uint8 RGB as Segment Anything expects it, and the (height, width)
-    of the part that is image: the longer side becomes ``size`` (bilinear), the rest is zero right and below."""
+    of the part that is image: the longer side becomes ``size`` (bilinear), the rest is zero right and below. Raises
+    BadInput."""
     _check(image)
     resized_hw = sam_size(*image.shape[:2], size)
+    if min(resized_hw) < 1:
+        raise BadInput(
+            f"an image of {image.shape[1]} x {image.shape[0]} pixels is too narrow: no row of it is left when its longer "
+            f"side becomes {size}; cut it"
+        )
     resized = np.asarray(Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR))
     pixels = np.zeros((size, size, 3), np.float32)
     pixels[: resized_hw[0], : resized_hw[1]] = (resized.astype(np.float32) - SAM_MEAN) / SAM_STD

@@ -46,3 +46,9 @@ def test_what_is_no_rgb_image_is_refused(image: np.ndarray) -> None:
     for function in (clip_pixels, sam_pixels):
         with pytest.raises(BadInput, match=r"must be uint8 of shape \(H, W, 3\) in RGB"):
             function(image, 32)
+
+
+def test_an_image_that_vanishes_when_it_is_resized_is_refused() -> None:
+    assert sam_pixels(np.zeros((8, 1023, 3), np.uint8), 64)[1] == (1, 64)
+    with pytest.raises(BadInput, match=r"1100 x 8 pixels is too narrow.* becomes 64"):
+        sam_pixels(np.zeros((8, 1100, 3), np.uint8), 64)
