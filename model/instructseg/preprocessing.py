@@ -49,8 +49,8 @@ def sam_pixels(image: np.ndarray, size: int) -> tuple[torch.Tensor, tuple[int, i
     resized_hw = sam_size(*image.shape[:2], size)
     if min(resized_hw) < 1:
         raise BadInput(
-            f"an image of {image.shape[1]} x {image.shape[0]} pixels is too narrow: no row of it is left when its longer "
-            f"side becomes {size}; cut it"
+            f"an image of {image.shape[1]} x {image.shape[0]} pixels is too narrow: nothing is left of it where its "
+            f"longer side becomes {size}; cut it"
         )
     resized = np.asarray(Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR))
     pixels = np.zeros((size, size, 3), np.float32)
