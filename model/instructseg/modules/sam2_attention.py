@@ -35,7 +35,7 @@ class MemoryAttention(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(MemoryAttentionLayer(layer) for layer in attention.layers)
         self.layer_norm = attention.layer_norm
-        # (L, H * d): cosine and sine of each channel pair, twice
+        # Each (1, L, d): the cosine and sine of every pair of channels, twice.
         cos, sin = attention.rotary_emb(torch.empty(0, device=attention.position_ids.device), attention.position_ids)
         self.register_buffer("cos", cos[0, :, ::2].float().contiguous(), persistent=False)  # (L, d / 2)
         self.register_buffer("sin", sin[0, :, ::2].float().contiguous(), persistent=False)
@@ -95,7 +95,7 @@ class MemoryAttentionLayer(nn.Module):
         query = query.expand(objects, -1, -1, -1)
         key = self._heads(self.key(dated), self.heads)  # (B, H, N, d)
         key = _rotate(key, cos, sin, (tokens - pointers) // len(cos))
-        if x.device.type == "cpu":
+        if _by_parts(x):
             mixed = _mix(query, key, memory)  # (B, H, L, M)
             return self.from_memory(mixed.transpose(1, 2).flatten(2))
         # The fused kernels of GPUs want keys and values of one width.
@@ -104,13 +104,18 @@ class MemoryAttentionLayer(nn.Module):
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.flatten(0, 1)  # (B*L, C)
-        if x.device.type != "cpu":
+        if not _by_parts(x):
             return self.linear2(self.activation(self.linear1(rows))).view(x.shape)
         return torch.cat([self.linear2(self.activation(self.linear1(part))) for part in rows.split(ROWS)]).view(x.shape)
 
     @staticmethod
     def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
         return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, L, H*d) -> (B, H, L, d)
+
+
+def _by_parts(x: torch.Tensor) -> bool:
+    """On a CPU what is between two products should fit into its cache; a GPU has fused kernels instead."""
+    return x.device.type == "cpu"
 
 
 def _mix(query: torch.Tensor, key: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
