@@ -10,7 +10,7 @@ from unit.fakes import COLOURS, SECOND
 
 from instructseg.core import Frame, Instruction, Segmenter, State
 from instructseg.evaluation.simulated_stream import SimulatedStream
-from instructseg.evaluation.stream_clock import Charges
+from instructseg.evaluation.timed_segmenter import Charges
 from instructseg.streaming import EngineConfig, FrameResult, RejectionEvent
 from instructseg.tracking.types import TargetState
 

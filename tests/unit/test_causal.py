@@ -14,7 +14,6 @@ from instructseg.core import BadInput
 from instructseg.data.instructions import Question, Slot
 from instructseg.data.scene import Episode, SceneObject
 from instructseg.evaluation.causal import PublishedMask, held_masks, score_slot
-from instructseg.evaluation.stream_clock import Charges
 from instructseg.evaluation.tabletop_stream import (
     StreamFigures,
     StreamReport,
@@ -25,6 +24,7 @@ from instructseg.evaluation.tabletop_stream import (
     stream_times,
     summarise,
 )
+from instructseg.evaluation.timed_segmenter import Charges
 from instructseg.streaming import EngineConfig
 
 SIDE = 16  # of the drawn block, in pixels

@@ -13,7 +13,8 @@ from unit.fakes import SECOND, ColourSegmenter, colour_frame, unhurried
 
 from instructseg.core import BadInput, Clip, Instruction, InstructSegError
 from instructseg.evaluation.simulated_stream import SimulatedStream
-from instructseg.evaluation.stream_clock import Charges, RecordedEncodings, SimulatedClock, TimedSegmenter
+from instructseg.evaluation.stream_clock import SimulatedClock
+from instructseg.evaluation.timed_segmenter import Charges, RecordedEncodings, TimedSegmenter
 from instructseg.streaming import EngineConfig
 
 
@@ -130,6 +131,8 @@ def test_calls_are_charged_what_was_fixed_and_what_was_measured() -> None:
         timed.encode([encoded.frame])
     assert clock() == before + 4 * SECOND  # failing takes its time too
     assert (timed.name, timed.sampling, timed.max_targets) == ("colours", slow.sampling, 3)
+    timed.resolution_scale = 0.5  # what the engine sets is meant for the recipe
+    assert slow.resolution_scale == 0.5
     for field in ("step_s", "ground_s"):
         with pytest.raises(BadInput, match=field):
             Charges(**{field: -0.1})

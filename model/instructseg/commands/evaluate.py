@@ -16,8 +16,8 @@ import numpy as np
 from ..core import BadInput, Segmenter
 from ..data.scene import Episode
 from ..evaluation import tabletop_stream
-from ..evaluation.stream_clock import Charges
 from ..evaluation.tabletop import SlotRecord, evaluate_tabletop, format_table, summarise
+from ..evaluation.timed_segmenter import Charges
 from ..training.bank import CLIP_TIMES, KEY, episode_sampler
 from .failure_pictures import save_failures
 from .options import add_model_options, load_segmenter, positive_number, whole_number

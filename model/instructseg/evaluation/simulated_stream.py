@@ -16,7 +16,8 @@ from ..streaming.config import EngineConfig
 from ..streaming.engine import StreamingEngine
 from ..streaming.ground_step import GroundingJob
 from ..streaming.threads import Workers
-from .stream_clock import Charges, SimulatedClock, TimedSegmenter
+from .stream_clock import SimulatedClock
+from .timed_segmenter import Charges, TimedSegmenter
 
 SUPERVISION_S = 0.1  # how often the owner of an engine looks for silent cameras
 

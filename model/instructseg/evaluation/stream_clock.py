@@ -1,4 +1,4 @@
-"""Simulated time in which the steps of a model take as long as they took, or as long as somebody said.
+"""Simulated time for things that compute at once and take their time afterwards.
 
 Whoever processes something runs as a *process* of the clock: a thread that computes at once, then sleeps until the
 simulated time has passed that its computation takes. Only one process runs at a time and the clock moves only while
@@ -7,18 +7,13 @@ all of them sleep, so the same durations give the same order of events, whatever
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 import math
 import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
 
-from ..core import BadInput, Clip, EncodedFrame, Frame, Grounding, Instruction, InstructSegError, Segmenter, TargetMask
-
-_T = TypeVar("_T")
+from ..core import BadInput, InstructSegError
 
 
 class _Closed(BaseException):
@@ -153,87 +148,3 @@ class _Process:
             self._error = error
         self._ended = True
         self._done.release()
-
-
-@dataclasses.dataclass(frozen=True)
-class Charges:
-    """Seconds of simulated time for a call of encode or segment, and for one of ground; None: what it really took."""
-
-    step_s: float | None = None
-    ground_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("step_s", "ground_s"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0.0):
-                raise BadInput(f"Charges.{name} must be 0 or more seconds, or None for the measured time; got {value}")
-
-
-class Delegate(Segmenter):
-    """A segmenter that asks another one; base of those that add something to it."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
-        for name, default in vars(Segmenter).items():  # what the engine may ask of a recipe besides its three steps
-            if not name.startswith("_") and not callable(default):
-                setattr(self, name, getattr(segmenter, name))
-
-    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
-        return self._segmenter.encode(frames)
-
-    def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
-        return self._segmenter.ground(clip, instructions)
-
-    def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
-        return self._segmenter.segment(encoded, tokens)
-
-
-class RecordedEncodings(Delegate):
-    """Remembers the encoding of every frame. With ``recall`` it gives them again, for a second run over the same
-    frames in which time does not count; without, every frame is encoded as often as it is asked for."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__(segmenter)
-        self.recall = False
-        self._known: dict[int, EncodedFrame] = {}  # by identity of the frame, which the encoding keeps alive
-
-    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
-        missing = [frame for frame in frames if not (self.recall and id(frame) in self._known)]
-        if missing:
-            fresh = self._segmenter.encode(missing)
-            self._known.update((id(frame), encoded) for frame, encoded in zip(missing, fresh, strict=True))
-        return [self._known[id(frame)] for frame in frames]
-
-
-class TimedSegmenter(Delegate):
-    """A segmenter whose calls take simulated time: the answer is computed at once and handed out when it is due."""
-
-    def __init__(self, segmenter: Segmenter, clock: SimulatedClock, charges: Charges | None = None) -> None:
-        super().__init__(segmenter)
-        self._clock, self._charges = clock, charges or Charges()
-
-    def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
-        return self._charged(self._charges.step_s, lambda: super(TimedSegmenter, self).encode(frames))
-
-    def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
-        return self._charged(self._charges.ground_s, lambda: super(TimedSegmenter, self).ground(clip, instructions))
-
-    def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
-        return self._charged(self._charges.step_s, lambda: super(TimedSegmenter, self).segment(encoded, tokens))
-
-    def _charged(self, fixed_s: float | None, call: Callable[[], _T]) -> _T:
-        started = time.perf_counter()
-        try:
-            answer = call()
-            _finish(self.device)
-            return answer
-        finally:  # a call that raises has taken its time too
-            self._clock.spend(time.perf_counter() - started if fixed_s is None else fixed_s)
-
-
-def _finish(device: str) -> None:
-    """Wait for what a GPU still computes, so that each step is charged its own time."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)

@@ -17,7 +17,7 @@ from ..streaming.statistics import percentile
 from ..streaming.types import FrameResult
 from .causal import PublishedMask, StreamRecord, score_slot
 from .simulated_stream import SimulatedStream
-from .stream_clock import Charges, RecordedEncodings
+from .timed_segmenter import Charges, RecordedEncodings
 
 LEAD_S = 1.5  # seconds of frames before the instruction
 INSTANT = Charges(0.0, 0.0)
