@@ -128,3 +128,20 @@ def test_the_old_token_is_not_asked_after_a_restart():
     result = owner.show(0.0, "red", "blue")  # a bag that starts again
     assert shown(result) == {1: "blue"}
     assert np.array_equal(result.targets[0].mask, (colour_frame(0.0, "blue").image == (0, 0, 255)).all(axis=-1))
+
+
+def test_a_weak_mask_that_could_still_be_shown_is_compared_too():
+    owner = aiming("red")
+    owner.play(0.0, 0.9, "red", "blue")
+    owner.segmenter.score = lambda pixels: 0.45 if pixels else 0.02  # enough to stay PRESENT, too little to become it
+    owner.segmenter.aims["it"] = ["blue"]
+    assert [shown(owner.show(i / 10, "red", "blue")) for i in range(10, 15)] == [{1: "red"}] * 5
+
+
+def test_an_answer_that_shows_nothing_on_the_present_frame_moves_no_token():
+    owner = aiming("red")
+    owner.play(0.0, 0.9, "red")
+    owner.segmenter.aims["it"] = ["blue"]
+    owner.segmenter.rejection["blue"] = 0.1  # the reasoner means something that cannot be seen yet
+    assert shown(owner.show(1.0, "red")) == {1: "red"}
+    assert shown(owner.show(1.1, "red", "blue")) == {1: "red"}

@@ -160,6 +160,7 @@ class InstructionBook:
     def expire(self, now_ns: int) -> None:
         """End what has run out of its time by the owner's clock, frames or no frames."""
         for entry in list(self):
+            entry.started_ns = min(entry.started_ns, now_ns)  # a clock that was set back must not stop the time
             if _is_over(entry, now_ns - entry.started_ns):
                 self.end(entry.instruction.id, _time_out(entry))
 

@@ -205,7 +205,9 @@ class StreamingEngine:
     def check_stale(self) -> None:
         """For a timer of the owner, about ten times a second: STALE without frames, time-outs without frames."""
         with self._state.guard:
-            self._state.book.expire(self._state.clock_ns())
+            now_ns = self._state.clock_ns()
+            self._started_ns = min(self._started_ns, now_ns)
+            self._state.book.expire(now_ns)
             self._state.mark_stale(round(self.config.stale_after * 1e9), self._started_ns)
             self._state.post_events()
         self._state.outbox.deliver()

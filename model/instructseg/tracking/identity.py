@@ -7,6 +7,7 @@ same thing, whatever its place in the answer; where the old token clearly sees s
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +21,19 @@ _SAME = 0.5  # intersection over union from which two masks show the same thing
 _APART = 0.1  # share of the smaller mask below which they show different things; between: no evidence
 
 
+class Finding(enum.Enum):
+    """MAYBE: nothing speaks against the same thing. OTHER: the old token says it is another one. UNSEEN: the new token
+    shows nothing on this frame, so that nobody knows what it will show on the next."""
+
+    MAYBE = 0
+    OTHER = 1
+    UNSEEN = 2
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sightings:
-    """Masks on one frame: of the answer's tokens by their place in the answer, and of old tokens by slot.
+    """Masks on one frame: of the answer's tokens by their place in the answer, and of old tokens by slot. A mask counts
+    from a score of ``limit`` on.
 
     old_identify: an old token that sees nothing says that its thing is not there; else it says nothing.
     """
@@ -45,15 +56,18 @@ class Sightings:
                 found[place] = slot
         return found
 
-    def contradict(self, place: int, slot: int, limit: float) -> bool:
-        """Whether the slot's old token says that what the answer points at is not its thing."""
+    def compare(self, place: int, slot: int, limit: float) -> Finding:
+        """What the two tokens say of the answer at ``place`` for ``slot``."""
         new, old = self.new.get(place), self.old.get(slot)
-        if new is None or old is None or not _sees(new, limit):
-            return False
+        if new is None or old is None:
+            return Finding.MAYBE
+        if not _sees(new, limit):
+            return Finding.UNSEEN
         if not _sees(old, limit):
-            return self.old_identify
+            return Finding.OTHER if self.old_identify else Finding.MAYBE
         common = np.count_nonzero(new.mask & old.mask)
-        return common < _APART * min(np.count_nonzero(new.mask), np.count_nonzero(old.mask))
+        apart = common < _APART * min(np.count_nonzero(new.mask), np.count_nonzero(old.mask))
+        return Finding.OTHER if apart else Finding.MAYBE
 
 
 class SlotIdentities:

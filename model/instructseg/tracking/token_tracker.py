@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Grounding, Instruction, State, Target, TargetMask
-from .identity import Sightings, SlotIdentities
+from .identity import Finding, Sightings, SlotIdentities
 from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
 from .timetable import Schedule, Timetable
@@ -243,17 +243,21 @@ class TokenTracker:
             usual = mask.score  # one collapse is one question
         target.usual = usual + _USUAL_RATE * (mask.score - usual)
 
+    @property
+    def _lowest_score(self) -> float:
+        """Of a mask that can be shown: of a target that is PRESENT already."""
+        return self._policy.present_threshold - self._policy.hysteresis
+
     def _slots_of(self, answered: int, sightings: Sightings | None, kept: set[int]) -> dict[int, int]:
         """Place in the answer -> slot: where it is recognised, else of the same number, else one that is free."""
         if sightings is None:
             return {place: place for place in range(answered)}
-        limit = self._policy.present_threshold
-        slots = sightings.recognised(limit)
+        slots = sightings.recognised(self._lowest_score)
         others = []
         for place in range(answered):
             if place in slots:
                 continue
-            apart = place in kept and sightings.contradict(place, place, limit)
+            apart = place in kept and sightings.compare(place, place, self._lowest_score) is Finding.OTHER
             if place in slots.values() or apart:
                 others.append(place)
             else:
@@ -268,11 +272,16 @@ class TokenTracker:
     def _is_refused(self, target: TrackedTarget, place: int, sightings: Sightings | None, stamp_ns: int) -> bool:
         """Whether an accepted answer is not believed because it would move an id to another thing. When further answers
         say the same, the id ends as LOST and the slot begins anew."""
-        machine, limit = target.machine, self._policy.present_threshold
-        if sightings is None or not sightings.contradict(place, target.slot, limit):
-            self._identities.trust(target.slot)
+        machine, identities = target.machine, self._identities
+        finding = Finding.MAYBE if sightings is None else sightings.compare(place, target.slot, self._lowest_score)
+        if finding is Finding.MAYBE:
+            identities.trust(target.slot)
             return False
-        if machine.state is State.STALE or self._identities.doubt(target.slot) < self._policy.confirmations:
+        if finding is Finding.UNSEEN:
+            if not machine.live and machine.state is not State.STALE:
+                machine.taken("found by the reasoner, but not on the present frame", stamp_ns)
+            return True
+        if machine.state is State.STALE or identities.doubt(target.slot) < self._policy.confirmations:
             if machine.live or machine.state is State.STALE:
                 self.timetable.doubt = True
             else:

@@ -1,0 +1,198 @@
+"""What holds for the whole engine after any frames, faults, answers and commands in any order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.fakes import COLOURS, SECOND, ColourSegmenter, Owner, colour_frame, unhurried
+
+from instructseg.core import BadInput, Instruction, Mode, State
+from instructseg.streaming import EngineConfig, FrameResult
+from instructseg.streaming.book import InstructionBook
+
+often = settings(unhurried, max_examples=150)
+CAMERAS = ("left", "right")
+NAMES = {rgb: name for name, rgb in COLOURS.items()}
+some_colours = st.sets(st.sampled_from(list(COLOURS)), min_size=1).map(sorted)
+FRAMES = st.tuples(
+    st.just("frame"), st.sampled_from(CAMERAS), some_colours, st.sampled_from([0.05, 0.1, 0.4, 1.3]), st.integers(0, 4)
+)
+AIMS = st.tuples(st.just("aim"), st.lists(st.sampled_from(list(COLOURS)), max_size=3, unique=True))
+# What is in view, what the answer points at, and for how many frames.
+SCENES = st.tuples(
+    st.sampled_from([["red"], ["blue"], ["blue", "red"]]),
+    st.sampled_from([["red"], ["blue"], ["red", "blue"], ["blue", "red"]]),
+    st.integers(1, 12),
+)
+COMMANDS = st.one_of(
+    st.tuples(
+        st.just("add"), st.sampled_from("abc"), st.sampled_from(["red", "blue and red", "it"]), st.integers(0, 2)
+    ),
+    st.tuples(st.just("set"), st.sampled_from("abc"), st.sampled_from(["green", "it"])),
+    st.tuples(st.just("cancel"), st.sampled_from(["a", "b", None])),
+    AIMS,
+    st.tuples(st.just("score"), st.sampled_from([0.9, 0.55, 0.45, 0.1])),
+    st.tuples(st.just("doubt"), st.sampled_from([0.05, 0.48, 0.95])),
+    st.tuples(st.just("break"), st.sets(st.sampled_from(["encode", "ground", "segment"]))),
+    st.tuples(st.just("silence"), st.sampled_from([0.2, 0.6, 3.0])),
+)
+RESTARTS = st.sampled_from([("reset",), ("time jump",), ("resolution",)])
+
+
+class World:
+    """An engine, and the time and shape of the frames it sees."""
+
+    def __init__(self, **config) -> None:
+        segmenter = ColourSegmenter(renew_tokens=True)
+        segmenter.tokens_identify = True
+        segmenter.aims["it"] = ["red"]
+        self.owner = Owner(
+            segmenter, cameras=CAMERAS, max_instructions=3, lost_after=0.3, stale_after=0.5, max_targets=3, **config
+        )
+        self.now = 100.0
+        self.size = (24, 64)
+
+    def do(self, step: tuple) -> FrameResult | None:
+        kind, *values = step
+        owner, segmenter = self.owner, self.owner.segmenter
+        if kind == "frame":
+            camera, colours, pause, shift = values
+            self.now += pause
+            owner.clock.ns = round(self.now * SECOND)
+            return owner.engine.process(colour_frame(self.now, *colours, camera=camera, shift=shift, size=self.size))
+        if kind == "add":
+            owner.engine.add_instruction(Instruction(values[0], values[1], priority=values[2]))
+        elif kind == "set":
+            owner.engine.set_instruction(Instruction(*values))
+        elif kind == "cancel":
+            owner.engine.cancel(*values)
+        elif kind == "aim":
+            segmenter.aims["it"] = values[0]
+        elif kind == "score":
+            segmenter.score = lambda pixels: values[0] if pixels else 0.02
+        elif kind == "doubt":
+            segmenter.rejection = {"red": values[0]}
+        elif kind == "break":
+            segmenter.raising = values[0]
+        elif kind == "silence":
+            self.now += values[0]
+            self._look_after()
+        elif kind == "reset":
+            owner.engine.reset()
+        elif kind == "time jump":
+            self.now -= 50.0
+            self._look_after()
+        elif kind == "resolution":
+            self.size = (self.size[0] ^ 8, 64)
+        return None
+
+    def _look_after(self) -> None:
+        self.owner.clock.ns = round(self.now * SECOND)
+        self.owner.engine.check_stale()
+
+
+@often
+@given(st.lists(st.one_of(FRAMES, FRAMES, COMMANDS, RESTARTS), min_size=10, max_size=60), st.sampled_from([0.0, 0.4]))
+def test_what_always_holds(steps, refresh_period):
+    world = World(refresh_period=refresh_period)
+    engine = world.owner.engine
+    for step in steps:
+        result = world.do(step)
+        statuses = engine.statistics().instructions
+        assert len(statuses) <= 3 and len({status.instruction.id for status in statuses}) == len(statuses)
+        used = [i for status in statuses for i in status.instance_ids]
+        assert len(set(used)) == len(used)
+        assert all(status.reason and status.active for status in statuses)
+        for target in () if result is None else result.targets:
+            assert (target.mask is not None) == (target.state is State.PRESENT)
+            assert target.mask is None or target.mask.shape == result.frame.size
+            assert target.instance_id == 0 or target.instance_id in used or not _works_on(statuses, target.instruction)
+    for event in world.owner.rejections:
+        assert event.before is not event.after and event.reason and event.camera in CAMERAS
+    reports = [[(s.instruction, s.state, s.active, s.live) for s in report] for report in world.owner.instructions]
+    assert all(earlier != later for earlier, later in pairwise(reports))
+    seen = engine.statistics()
+    assert seen.frames_in == seen.frames_out + sum(seen.drops.values())
+
+
+def _works_on(statuses, instruction: Instruction) -> bool:
+    return any(status.instruction == instruction for status in statuses)
+
+
+@often
+@given(st.lists(st.tuples(SCENES, st.none() | COMMANDS), min_size=2, max_size=12), st.sampled_from([0.0, 0.4]))
+def test_an_id_never_moves_to_another_thing_and_time_never_runs_back(scenes, refresh_period):
+    world = World(refresh_period=refresh_period)
+    world.do(("add", "a", "it", 0))
+    colour_of: dict[int, str] = {}
+    since: dict[int, int] = {}
+    for (colours, aims, frames), command in scenes:
+        world.do(("aim", aims))
+        for shift in range(frames):
+            result = world.do(("frame", "left", colours, 0.1, shift % 5))
+            for target in result.targets:
+                if target.mask is not None:
+                    (pixel,) = {tuple(rgb) for rgb in result.frame.image[target.mask]}
+                    assert colour_of.setdefault(target.instance_id, NAMES[pixel]) == NAMES[pixel]
+                if target.instance_id:
+                    assert target.since_ns >= since.get(target.instance_id, 0)
+                    since[target.instance_id] = target.since_ns
+        if command is not None:
+            world.do(command)
+
+
+@often
+@given(st.lists(st.one_of(FRAMES, COMMANDS, RESTARTS), min_size=5, max_size=40), st.floats(0.501, 100.0))
+def test_nothing_is_reported_present_when_no_frame_has_come_for_stale_after(steps, silence):
+    world = World()
+    for step in steps:
+        world.do(step)
+    world.owner.clock.advance(silence)
+    world.owner.engine.check_stale()
+    assert {status.state for status in world.owner.engine.statistics().instructions} <= {State.STALE}
+    count = len(world.owner.rejections)
+    world.owner.engine.check_stale()  # the same silence is not told twice
+    assert len(world.owner.rejections) == count
+
+
+BOOK_STEPS = st.one_of(
+    st.tuples(st.just("add"), st.sampled_from("abcd"), st.sampled_from(["red", "blue"]), st.sampled_from(list(Mode))),
+    st.tuples(st.just("end"), st.sampled_from("abcd")),
+    st.tuples(st.just("expire"), st.integers(0, 3)),
+    st.tuples(st.just("take")),
+)
+
+
+@often
+@given(st.lists(BOOK_STEPS, max_size=40))
+def test_every_instruction_that_was_added_ends_exactly_once(steps):
+    book, added, ended, now = InstructionBook(EngineConfig(max_instructions=2)), Counter(), Counter(), 0
+    for kind, *values in steps:
+        if kind == "add":
+            instruction = Instruction(values[0], values[1], mode=values[2], timeout_s=2.0)
+            known = {status.instruction.id: status.instruction for status in book.statuses()}
+            if len(known) == 2 and instruction.id not in known:
+                with pytest.raises(BadInput, match="at most 2"):
+                    book.add(instruction, CAMERAS, {}, now)
+            else:
+                book.add(instruction, CAMERAS, {}, now)
+                added[instruction.id] += known.get(instruction.id) != instruction
+        elif kind == "end":
+            known = {status.instruction.id for status in book.statuses()}
+            assert book.end(values[0], "cancelled") == (values[0] in known)
+        elif kind == "expire":
+            now += values[0] * SECOND
+            book.expire(now)
+        else:
+            ended.update(status.instruction.id for status in book.take_ended())
+        assert len(book) <= 2
+        for tracker in (t for camera in CAMERAS for t in book.trackers(camera)):
+            assert book.holds(tracker, tracker.generation) and not book.holds(tracker, tracker.generation - 1)
+    for status in book.statuses():
+        book.end(status.instruction.id, "over")
+    ended.update(status.instruction.id for status in book.take_ended())
+    assert ended == added and book.take_ended() == () and len(book) == 0
