@@ -122,7 +122,7 @@ class Settings:
     )  # fmt: skip
     frame_policy: str = _entry(
         _ENGINE.frame_policy, ACTIVATE, "latest: the newest frame wins, older ones are dropped and counted; every: "
-        "each one is processed and the camera waits", allowed=("latest", "every"),
+        "each one is processed, also by the reasoner when it is due, and the camera waits", allowed=("latest", "every"),
     )  # fmt: skip
 
     # output
