@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    segmenter = load_segmenter(arguments)
+    segmenter = load_segmenter(arguments, say_notes=False)
     print(f"recipe {arguments.recipe} from {arguments.checkpoint or 'the shipped checkpoint'} on {segmenter.device}")
     print(segmenter.load_report.describe() if segmenter.load_report else "no account of keys")
     for note in segmenter.notes:

@@ -39,15 +39,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def load_segmenter(arguments: argparse.Namespace) -> Segmenter:
-    """The recipe that the options name, with its weights. Raises BadInput."""
+def load_segmenter(arguments: argparse.Namespace, say_notes: bool = True) -> Segmenter:
+    """The recipe that the options name, with its weights; its notes go to the log. Raises BadInput."""
     options = split_assignments(arguments.option, "--option")
     check_tracker(arguments.tracker, arguments.tracker_checkpoint)
     recipe = load(arguments.recipe, arguments.checkpoint, arguments.device, arguments.dtype, options)
     segmenter = with_tracker(
         recipe, arguments.tracker, arguments.tracker_checkpoint, arguments.anchor_period, arguments.dtype
     )
-    for note in segmenter.notes:
+    for note in segmenter.notes if say_notes else ():
         log.warning("recipe %s: %s", arguments.recipe, note)
     return segmenter
 
