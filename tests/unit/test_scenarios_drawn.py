@@ -48,6 +48,23 @@ def test_the_first_mask_is_of_the_present_frame_and_of_the_thing_that_ran_away_m
     assert {sight.target.instance_id for sight in masks} == {1}
 
 
+@pytest.mark.parametrize("step_s", [0.04, 0.06])
+@pytest.mark.parametrize("think_s", [1.0, 3.0])
+def test_catching_up_ends_at_the_present_even_where_a_replay_is_hardly_faster_than_the_camera(
+    step_s: float, think_s: float
+) -> None:
+    walker = Thing("red", lambda t: 20 + SPEED / 2 * max(0.0, t - 1.0))
+    scene = DrawnScene(target=walker, twin=standing("red", 20, since=2.0))
+    watcher = Watcher(scene, FollowingSegmenter(), until=6.2 + think_s, step_s=step_s, ground_s=think_s)
+    watcher.instruct(1.0, "red")
+    watcher.run()
+    assert watcher.states() == [State.GROUNDING, State.PRESENT]
+    first = watcher.first_mask()
+    assert first.when < 1.0 + 3 * think_s + 3.0
+    assert first.when - first.stamp < 0.05 + 2 * step_s
+    assert all(watcher.shows(sight, "target") for sight in watcher.sights() if sight.target.mask is not None)
+
+
 def test_without_the_hand_over_the_look_alike_would_have_been_taken() -> None:
     # What makes the test above one that can fail.
     segmenter = FollowingSegmenter()

@@ -12,7 +12,7 @@ from ..tracking.token_tracker import TokenTracker
 from .checks import checked_masks
 from .state import CameraStream, StreamState
 
-_ROUNDS = 4  # each round replays the frames that came during the one before; then the rest is close enough
+_ROUNDS = 6  # each round replays the frames that came during the one before; then the rest is close enough
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,7 +44,7 @@ class HandOver:
         state, latest = self._state, clip.key
         for answer in answers:
             answer.tokens = {place: target.token for place, target in answer.tracker.accepted(answer.grounding).items()}
-        rounds = 0
+        rounds, replayed = 0, 0
         while True:
             with state.guard:
                 answers = [answer for answer in answers if state.book.holds(answer.tracker, answer.generation)]
@@ -58,9 +58,11 @@ class HandOver:
                     self._install(stream, clip.key, answers)
                     return list(answers)
             if newer:
-                rounds += 1
-                self._replay(newer, answers)
-                latest = newer[-1]
+                # A replay that gains too little on the camera leaves frames out, evenly: each step may grow a little,
+                # the lag with which it ends must not.
+                stride = 1 if rounds == 0 or 2 * len(newer) <= replayed else rounds + 1
+                rounds, replayed, latest = rounds + 1, len(newer), newer[-1]
+                self._replay(newer[::-1][::stride][::-1], answers)
             else:
                 self._compare(latest, unseen, [old[id(answer)] for answer in unseen])
 
