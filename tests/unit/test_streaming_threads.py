@@ -303,9 +303,11 @@ def test_stop_from_a_callback():
     assert eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("instructseg-")])
 
 
-def test_many_threads_of_commands_and_frames_leave_it_whole():
+@pytest.mark.parametrize("cameras", [("camera",), ("camera", "left", "right")])
+def test_many_threads_of_commands_and_frames_leave_it_whole(cameras):
     """Every result obeys the rules whatever happens around it; TargetState itself refuses a mask without PRESENT."""
-    owner = Owner(ground_period=0.05, lost_after=0.2, max_instructions=3)
+    owner = Owner(ground_period=0.05, lost_after=0.2, max_instructions=3, refresh_period=0.1, cameras=cameras)
+    owner.segmenter.aims["blue"] = ["red", "blue"]  # other targets than before, in another order
     stop = threading.Event()
 
     def command() -> None:
@@ -329,7 +331,9 @@ def test_many_threads_of_commands_and_frames_leave_it_whole():
         commander = threading.Thread(target=command)
         commander.start()
         for i in range(200):
-            owner.engine.submit_frame(colour_frame(i / 20, *(["red", "blue"] if i % 30 < 20 else ["green"])))
+            colours = ["red", "blue"] if i % 30 < 20 else ["green"]
+            for camera in cameras:
+                owner.engine.submit_frame(colour_frame(i / 20, *colours, camera=camera))
             time.sleep(0.002)
         stop.set()
         commander.join(20.0)
