@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.drawn_scenes import DrawnScene, Thing, Watcher
 from unit.fakes import COLOURS, SECOND, FollowingSegmenter, unhurried
@@ -13,6 +13,7 @@ from unit.fakes import COLOURS, SECOND, FollowingSegmenter, unhurried
 from instructseg.core import State
 
 END_S = 4.0
+many = settings(unhurried, max_examples=30)  # a run takes about 40 ms
 NAMES = tuple(COLOURS)
 
 
@@ -80,7 +81,7 @@ scripts = st.builds(
 
 
 @given(scripts)
-@unhurried
+@many
 def test_results_come_in_order_and_every_frame_is_accounted_for(script: Script) -> None:
     watcher = script.run()
     stamps = [result.frame.stamp_ns for _, result in watcher.results]
@@ -95,7 +96,7 @@ def test_results_come_in_order_and_every_frame_is_accounted_for(script: Script) 
 
 
 @given(scripts)
-@unhurried
+@many
 def test_a_mask_is_always_one_of_its_own_frame_and_of_what_was_asked_for(script: Script) -> None:
     for _, result in script.run().results:
         ids = [target.instance_id for target in result.targets if target.state is State.PRESENT]
@@ -108,7 +109,7 @@ def test_a_mask_is_always_one_of_its_own_frame_and_of_what_was_asked_for(script:
 
 
 @given(scripts)
-@unhurried
+@many
 def test_an_id_belongs_to_one_instruction_for_ever(script: Script) -> None:
     owners: dict[int, tuple[str, str]] = {}
     for _, result in script.run().results:
@@ -119,7 +120,7 @@ def test_an_id_belongs_to_one_instruction_for_ever(script: Script) -> None:
 
 
 @given(scripts)
-@unhurried
+@many
 def test_what_was_cancelled_or_replaced_is_gone_with_the_next_frame(script: Script) -> None:
     wanted: dict[str, str | None] = {"a": None, "b": None}
     changes = [c for c in script.commands if c.kind != "reset"]
@@ -136,7 +137,7 @@ def test_what_was_cancelled_or_replaced_is_gone_with_the_next_frame(script: Scri
 
 
 @given(scripts)
-@unhurried
+@many
 def test_the_same_script_gives_the_same_results(script: Script) -> None:
     def told(watcher: Watcher) -> list:
         return [
