@@ -89,6 +89,20 @@ def test_masks_of_other_targets_go_on_at_the_cameras_rate_while_the_reasoner_thi
     assert watcher.shows(watcher.first_mask(), "target")
 
 
+@pytest.mark.parametrize(("think_s", "rate"), [(0.8, 20.0), (3.0, 30.0)])
+def test_asking_again_about_a_moving_thing_leaves_its_mask_and_id_alone(think_s: float, rate: float) -> None:
+    walker = Thing("red", lambda t: 40 + 24 * max(0.0, t - 1.0))
+    scene = DrawnScene(target=walker, twin=standing("red", 290, since=2.0))
+    watcher = Watcher(scene, FollowingSegmenter(), until=8.0, rate=rate, ground_s=think_s, refresh_period=1.0)
+    watcher.instruct(0.5, "red")
+    watcher.run()
+    assert watcher.states() == [State.GROUNDING, State.PRESENT]
+    assert watcher.statistics.groundings["done"] >= 2
+    masks = [sight for sight in watcher.sights() if sight.target.mask is not None]
+    assert all(watcher.shows(sight, "target") for sight in masks)
+    assert {sight.target.instance_id for sight in masks} == {1}
+
+
 def covered(start: float, end: float) -> DrawnScene:
     return DrawnScene(
         target=standing("red", 100),
