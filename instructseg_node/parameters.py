@@ -98,7 +98,7 @@ class Settings:
         _ENGINE.refresh_period, ACTIVATE, "seconds after which a target in view is reasoned about anew; 0: never",
         low=0.0, high=3600.0,
     )  # fmt: skip
-    ground_on_loss: bool = _entry(_ENGINE.ground_on_loss, ACTIVATE, "search again for targets that are lost or absent")
+    ground_on_loss: bool = _entry(_ENGINE.ground_on_loss, ACTIVATE, "search again for targets lost, absent or in doubt")
     present_threshold: float = _entry(
         _ENGINE.present_threshold, ACTIVATE, "mask score that makes a target PRESENT", low=0.0, high=1.0
     )

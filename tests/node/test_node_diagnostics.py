@@ -77,6 +77,17 @@ def test_an_overloaded_stream_says_what_it_does_without() -> None:
     assert {value.key: value.value for value in status.values}["degradation"] == "none"
 
 
+def test_a_node_that_is_too_slow_for_max_age_degrades_and_reports_it(ros) -> None:
+    harness = Harness(ros, max_age=0.005).up("targets")
+    harness.segmenter.delays["encode"] = 0.02
+    harness.say("red")
+    harness.show_until(lambda: harness.node._engine.statistics().degradation, "less being done", "red")
+    stream = harness.diagnostics()
+    assert stream["level"] == WARN and "half the groundings" in stream["message"]
+    assert stream["degradation"].startswith("half the groundings")
+    harness.show_until(lambda: harness.dropped("degraded"), "frames being left out", "red")
+
+
 @pytest.mark.parametrize(
     ("state", "level"), [(State.PRESENT, OK), (State.LOST, WARN), (State.NO_TARGET, WARN), (State.STALE, STALE),
                          (State.ERROR, ERROR)],

@@ -34,7 +34,7 @@ class EngineConfig:
     buffer_s: float = 3.0  # seconds of frames kept per camera ...
     buffer_frames: int = 64  # ... and never more frames than this
     ground_period: float = 0.5  # seconds between two groundings of an instruction with a target that is not live
-    ground_on_loss: bool = True  # ask again about targets that are LOST, NO_TARGET or UNCERTAIN
+    ground_on_loss: bool = True  # ask again about targets that are LOST, NO_TARGET, UNCERTAIN or in doubt
     refresh_period: float = 0.0  # seconds after which even a PRESENT target is grounded anew; 0: never
     present_threshold: float = 0.5  # mask score that makes a target PRESENT
     reject_threshold: float = 0.5  # rejection score that makes it NO_TARGET

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Grounding, Instruction, State, Target, TargetMask
+from .agreement import overlap
 from .identity import Finding, Sightings, SlotIdentities
 from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
@@ -156,7 +157,7 @@ class TokenTracker:
             target = prompt.target
             if not target.machine.armed or not any(target is known for known in self.targets):
                 continue
-            if target.machine.state is State.LOST and any(_same_pixels(mask.mask, m.mask) for m in shown.values()):
+            if target.machine.state is State.LOST and _is_shown(mask, shown):
                 target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
             target.machine.segmented(mask.score, int(np.count_nonzero(mask.mask)), stamp_ns)
@@ -355,7 +356,5 @@ class TokenTracker:
         )
 
 
-def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two masks show the same object."""
-    union = np.count_nonzero(one | other)
-    return union > 0 and np.count_nonzero(one & other) > _SAME_OBJECT_IOU * union
+def _is_shown(mask: TargetMask, shown: dict[int, TargetMask]) -> bool:
+    return any(overlap(mask.mask, other.mask) > _SAME_OBJECT_IOU for other in shown.values())
