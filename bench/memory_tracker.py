@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from instructseg.streaming.statistics import resident_bytes
@@ -76,7 +78,7 @@ def compare(
             spent[0].append(ours_s * 1e3)
             spent[1].append(session_s * 1e3)
             worst = max(worst, float((ours - theirs).abs().max()))
-            overlap = min(overlap, smallest_iou(ours > 0, theirs > 0))
+            overlap = min(overlap, smallest_iou(at_size(ours, image), at_size(theirs, image)))
     floor = {1: ALONE, 8: TOGETHER}.get(objects)
     figures = [
         figure(f"{label}: session / ours", "times", ratios, floor),
@@ -93,6 +95,11 @@ def compare(
         "session ms": statistics.median(spent[1]),
         "bytes an object": {"ours": pair.ours.nbytes / objects, "session": pair.session.nbytes / objects},
     }
+
+
+def at_size(logits: torch.Tensor, image: np.ndarray) -> torch.Tensor:
+    """Masks ``(objects, H, W)`` bool in the size of the image, as users see them, of logits ``(objects, 4h, 4w)``."""
+    return F.interpolate(logits[:, None], image.shape[:2], mode="bilinear", align_corners=False)[:, 0] > 0
 
 
 def smallest_iou(ours: torch.Tensor, theirs: torch.Tensor) -> float:
