@@ -69,6 +69,26 @@ class Sightings:
         apart = common < _APART * min(np.count_nonzero(new.mask), np.count_nonzero(old.mask))
         return Finding.OTHER if apart else Finding.MAYBE
 
+    def slots(self, answered: int, kept: set[int], most: int, limit: float) -> dict[int, int]:
+        """Place in the answer -> slot: where it is recognised, else of the same number, else a free one of ``most``.
+        kept: slots that the answer cannot change."""
+        found = self.recognised(limit)
+        others = []
+        for place in range(answered):
+            if place in found:
+                continue
+            apart = place in kept and self.compare(place, place, limit) is Finding.OTHER
+            if place in found.values() or apart:
+                others.append(place)
+            else:
+                found[place] = place
+        free = (slot for slot in range(most) if slot not in kept and slot not in found.values())
+        for place in others:
+            slot = next(free, None) if place in self.new else None
+            if slot is not None:
+                found[place] = slot
+        return found
+
 
 class SlotIdentities:
     """The ids of one tracker's slots, and for each the newest token that showed its thing.

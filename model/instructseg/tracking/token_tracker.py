@@ -121,7 +121,9 @@ class TokenTracker:
         """
         answers = grounding.targets[: self._max_targets]
         kept = {t.slot for t in self.targets if t.machine.live and not refresh}
-        slots = self._slots_of(len(answers), sightings, kept)
+        slots = {place: place for place in range(len(answers))}
+        if sightings is not None:
+            slots = sightings.slots(len(answers), kept, self._max_targets, self._lowest_score)
         for place, slot in slots.items():
             if slot in kept:
                 continue
@@ -248,27 +250,6 @@ class TokenTracker:
     def _lowest_score(self) -> float:
         """Of a mask that can be shown: of a target that is PRESENT already."""
         return self._policy.present_threshold - self._policy.hysteresis
-
-    def _slots_of(self, answered: int, sightings: Sightings | None, kept: set[int]) -> dict[int, int]:
-        """Place in the answer -> slot: where it is recognised, else of the same number, else one that is free."""
-        if sightings is None:
-            return {place: place for place in range(answered)}
-        slots = sightings.recognised(self._lowest_score)
-        others = []
-        for place in range(answered):
-            if place in slots:
-                continue
-            apart = place in kept and sightings.compare(place, place, self._lowest_score) is Finding.OTHER
-            if place in slots.values() or apart:
-                others.append(place)
-            else:
-                slots[place] = place
-        free = (slot for slot in range(self._max_targets) if slot not in kept and slot not in slots.values())
-        for place in others:
-            slot = next(free, None) if place in sightings.new else None
-            if slot is not None:
-                slots[place] = slot
-        return slots
 
     def _is_refused(self, target: TrackedTarget, place: int, sightings: Sightings | None, stamp_ns: int) -> bool:
         """Whether an accepted answer is not believed because it would move an id to another thing. When further answers
