@@ -3,163 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
-import threading
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.fakes import SECOND, ColourSegmenter, ColourToken, ManualClock, colour_frame, eventually, unhurried
-from unit.tiny_sam2 import film, original_checkpoint, tiny_sam
+from unit.fake_tracker import RED, FakeMemory, FakeTracker, begin, frame, make, show
+from unit.fakes import SECOND, ColourSegmenter, ColourToken, unhurried
+from unit.test_agreement import rules, scores
 
-from instructseg import cli
 from instructseg.core import (
     Anchor,
     BadInput,
     Clip,
     EncodedFrame,
-    Frame,
     Grounding,
     Instruction,
     InstructSegError,
-    State,
     TargetMask,
 )
-from instructseg.modules.sam2_memory import Sam2MemoryModel
-from instructseg.registry import with_tracker
-from instructseg.streaming import EngineConfig, FrameResult, StreamingEngine
-from instructseg.tracking.agreement import VISIBLE, Choice, HybridRule, choose, overlap
-from instructseg.tracking.following import FollowedToken, FollowingSegmenter
-from instructseg.tracking.memory import MemoryTracker, TrackedMask
-from instructseg.tracking.memory_checkpoint import load_memory_tracker
-
-RED = Instruction("a", "red")
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeMemory:
-    """Follows a mask: the frames it has seen, and where a given mask came in."""
-
-    mask: np.ndarray
-    seen: tuple[int, ...]
-    given: tuple[int, ...]
-
-
-class FakeTracker:
-    """Shows the mask it was last given, shifted by ``drift`` columns a step. score: of every step. calls: in order."""
-
-    load_report = None
-
-    def __init__(self, score: float = 0.8, drift: int = 0) -> None:
-        self.score, self.drift = score, drift
-        self.calls: list[str] = []
-        self.encoded = 0
-
-    def encode(self, image: np.ndarray) -> int:
-        self.encoded += 1
-        return int(image[0, 0, 0])  # the frame's number, see ``frame``
-
-    def start(self, features: int, mask: np.ndarray) -> FakeMemory:
-        assert mask.any(), "an empty mask must not be remembered"
-        self.calls.append("start")
-        return FakeMemory(mask, (features,), (features,))
-
-    def refresh(self, features: int, memory: FakeMemory, mask: np.ndarray, stepped: bool = False) -> FakeMemory:
-        assert mask.any() and (memory.seen[-1] == features) is stepped
-        self.calls.append("refresh stepped" if stepped else "refresh")
-        seen = memory.seen if stepped else (*memory.seen, features)
-        return FakeMemory(mask, seen, (*memory.given, features))
-
-    def step(self, features: int, memories: list[FakeMemory]) -> tuple[list[TrackedMask], list[FakeMemory]]:
-        self.calls.append("step")
-        new = [FakeMemory(np.roll(m.mask, self.drift, 1), (*m.seen, features), m.given) for m in memories]
-        return [TrackedMask(m.mask, self.score, m.mask.astype(np.uint8) * 255, self.score) for m in new], new
-
-    def taken(self) -> list[str]:
-        calls, self.calls[:] = list(self.calls), []
-        return calls
-
-
-def frame(number: int, *colours: str, shift: int = 0) -> Frame:
-    """A frame every 0.1 s whose first pixel tells its number."""
-    made = colour_frame(0.1 * number, *colours, shift=shift)
-    made.image[0, 0, 0] = number
-    return made
-
-
-def make(
-    recipe: ColourSegmenter | None = None, tracker: FakeTracker | None = None, **options
-) -> tuple[FollowingSegmenter, ColourSegmenter, FakeTracker]:
-    recipe, tracker = recipe or ColourSegmenter(renew_tokens=True), tracker or FakeTracker()
-    return FollowingSegmenter(recipe, tracker, **options), recipe, tracker
-
-
-def begin(segmenter: FollowingSegmenter, *frames: Frame) -> FollowedToken:
-    (grounding,) = segmenter.ground(Clip(tuple(segmenter.encode(frames))), [RED])
-    return grounding.targets[0].token
-
-
-def show(segmenter: FollowingSegmenter, token: FollowedToken, picture: Frame) -> TargetMask:
-    return segmenter.segment(segmenter.encode([picture])[0], [token])[0]
-
-
-# The rule of the hybrid
-
-
-scores = st.floats(0.0, 1.0)
-rules = st.builds(HybridRule, scores, scores, st.floats(0.0, 10.0))
-
-
-@unhurried
-@given(scores, scores, scores, st.floats(-1.0, 20.0), rules)
-def test_who_is_shown_sees_the_target(
-    token: float, memory: float, both: float, alone_s: float, rule: HybridRule
-) -> None:
-    choice = choose(token, memory, both, alone_s, rule)
-    if choice in (Choice.TOKEN, Choice.AGREED):
-        assert token >= VISIBLE
-    if choice in (Choice.MEMORY, Choice.AGREED):
-        assert memory >= VISIBLE
-    if choice is Choice.AGREED:
-        assert both >= rule.agreement
-    if token >= VISIBLE:
-        assert choice is not Choice.NEITHER
-    elif memory < VISIBLE or not 0.0 <= alone_s <= rule.alone_s:
-        assert choice is Choice.NEITHER, "a memory alone is not believed for ever"
-
-
-@unhurried
-@given(scores, scores, scores, scores, st.floats(0.0, 5.0), rules)
-def test_a_surer_token_never_loses_its_say(
-    token: float, more: float, memory: float, both: float, alone_s: float, rule: HybridRule
-) -> None:
-    token, more = sorted((token, more))
-    if choose(token, memory, both, alone_s, rule) is Choice.TOKEN:
-        assert choose(more, memory, both, alone_s, rule) is Choice.TOKEN
-
-
-@unhurried
-@given(st.floats(VISIBLE, 1.0), st.floats(VISIBLE, 1.0), rules)
-def test_where_they_disagree_the_surer_is_shown(token: float, memory: float, rule: HybridRule) -> None:
-    rule = dataclasses.replace(rule, agreement=1.0)
-    expected = Choice.TOKEN if token > memory + rule.margin else Choice.MEMORY
-    assert choose(token, memory, 0.0, 0.0, rule) is expected
-
-
-def test_a_rule_out_of_range_is_refused() -> None:
-    with pytest.raises(BadInput, match="HybridRule.margin must be in 0..1; got nan"):
-        HybridRule(margin=math.nan)
-
-
-def test_overlap() -> None:
-    left, wide = np.array([[True, False, False]]), np.array([[True, True, False]])
-    assert (overlap(left, wide), overlap(left, ~wide), overlap(left & ~left, left & ~left)) == (0.5, 0.0, 0.0)
-
+from instructseg.tracking.agreement import VISIBLE, HybridRule
+from instructseg.tracking.following import FollowingSegmenter
+from instructseg.tracking.memory import TrackedMask
 
 # Memory between the recipe's masks
 
@@ -426,121 +292,3 @@ def test_two_trackers_are_one_too_many() -> None:
         FollowingSegmenter(segmenter, tracker)
     with pytest.raises(BadInput, match="anchor_period_s must be 0 or more seconds; got nan"):
         make(anchor_period_s=math.nan)
-
-
-# With SAM 2, in miniature
-
-
-@pytest.fixture(scope="module")
-def tracker() -> MemoryTracker:
-    return MemoryTracker(Sam2MemoryModel(tiny_sam(presence=6.0)))
-
-
-def test_memory_mode_is_the_tracker_by_hand(tracker: MemoryTracker) -> None:
-    images, masks = film(5)
-    memory = tracker.start(tracker.encode(images[0]), masks[0])
-    segmenter = FollowingSegmenter(Painted(masks[0]), tracker)
-    token = begin(segmenter, Frame(images[0], 0))
-    for number, image in enumerate(images[1:], 1):
-        (expected,), (memory,) = tracker.step(tracker.encode(image), [memory])
-        mask = show(segmenter, token, Frame(image, number))
-        assert np.array_equal(mask.mask, expected.mask) and mask.score == expected.score
-        token = mask.token
-    assert token.memory.frame == 4
-
-
-def test_a_new_anchor_is_the_tracker_refreshed_by_hand(tracker: MemoryTracker) -> None:
-    images, masks = film(2)
-    segmenter = FollowingSegmenter(Painted(masks[0]), tracker, hybrid=HybridRule(agreement=1.0, margin=0.0))
-    memory = tracker.start(tracker.encode(images[0]), masks[0])
-    _, (memory,) = tracker.step(tracker.encode(images[1]), [memory])
-    memory = tracker.refresh(tracker.encode(images[1]), memory, masks[0], stepped=True)
-    mask = show(segmenter, begin(segmenter, Frame(images[0], 0)), Frame(images[1], 1))
-    assert np.array_equal(mask.mask, masks[0])
-    assert [d.frame for d in mask.token.memory.conditioning] == [d.frame for d in memory.conditioning] == [0, 1]
-    assert (mask.token.memory.conditioning[1].value == memory.conditioning[1].value).all()
-
-
-class Painted(ColourSegmenter):
-    """Finds one and the same mask in every frame, and is sure of it."""
-
-    def __init__(self, mask: np.ndarray) -> None:
-        super().__init__()
-        self.mask = mask
-        self.rejection = {"red": 0.05}
-
-    def segment(self, encoded: EncodedFrame, tokens: list[ColourToken]) -> list[TargetMask]:
-        return [TargetMask(self.mask, 1.0, token) for token in tokens]
-
-
-@pytest.mark.parametrize("mode", ["memory", "hybrid"])
-def test_through_the_engine(tmp_path: Path, mode: str) -> None:
-    checkpoint = original_checkpoint(tmp_path, tiny_sam(presence=6.0))
-    segmenter = with_tracker(ColourSegmenter(), mode, checkpoint, 0.35)
-    assert len(segmenter.load_report.loaded) == len(load_memory_tracker(checkpoint).load_report.loaded)
-    segmenter.warm_up(48, 64)
-    engine = StreamingEngine(segmenter, EngineConfig(present_threshold=0.2))
-    engine.add_instruction(RED)
-    states = [engine.process(frame(n, "red")).targets[0].state for n in range(1, 8)]
-    assert set(states) == {State.PRESENT}
-    engine.reset()
-    assert engine.process(frame(1, "blue")).targets[0].state is State.NO_TARGET, "nothing is remembered"
-
-
-def test_a_grounding_that_took_long_is_carried_over_every_frame_since() -> None:
-    """The fake moves its mask by a column a step: where the first mask stands tells how many frames were seen."""
-    segmenter, recipe, tracker = make(ColourSegmenter(), FakeTracker(drift=1))
-    gate = recipe.gates["ground"] = threading.Event()
-    results: list[FrameResult] = []
-    with StreamingEngine(segmenter, on_result=results.append, clock_ns=ManualClock()) as engine:
-        engine.add_instruction(RED)
-        engine.submit_frame(frame(1, "red"))
-        assert recipe.entered["ground"].wait(20.0)
-        for number in range(2, 8):
-            engine.submit_frame(frame(number, "red"))
-            assert eventually(lambda n=number: len(results) == n)
-        gate.set()
-        assert eventually(lambda: "step" in tracker.calls and engine.statistics().groundings.get("done") == 1)
-        engine.submit_frame(frame(8, "red"))
-        assert eventually(lambda: len(results) == 8)
-    assert [r.targets[0].state for r in results[:7]] == [State.GROUNDING] * 7
-    assert results[7].targets[0].state is State.PRESENT
-    assert np.argwhere(results[7].targets[0].mask)[:, 1].min() == 4 + 7
-
-
-def test_what_the_choice_of_a_tracker_needs(tmp_path: Path) -> None:
-    recipe = ColourSegmenter()
-    assert with_tracker(recipe, "token") is recipe
-    with pytest.raises(BadInput, match="tracker must be one of token, memory, hybrid; got 'xmem'"):
-        with_tracker(recipe, "xmem", "somewhere")
-    with pytest.raises(BadInput, match="tracker 'hybrid' needs a tracker checkpoint.*none is given"):
-        with_tracker(recipe, "hybrid", "")
-    with pytest.raises(BadInput, match=str(tmp_path / "nowhere")):
-        with_tracker(recipe, "memory", tmp_path / "nowhere")
-
-
-# From the command line
-
-
-def test_segment_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for number in range(3):
-        picture = cv2.cvtColor(frame(number, "red").image, cv2.COLOR_RGB2BGR)
-        assert cv2.imwrite(str(frames / f"{number}.png"), picture)
-    words = ["segment", str(frames), "red", "--device", "cpu", "--out", str(tmp_path / "out"), "--tracker", "hybrid"]
-    assert cli.main(words) == 2
-    assert "tracker 'hybrid' needs a tracker checkpoint" in capsys.readouterr().err
-    words += ["--tracker-checkpoint", str(original_checkpoint(tmp_path / "sam2", tiny_sam()))]
-    assert cli.main(words) == 0
-    report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert (len(report["frames"]), report["recipe"], report["tracker"]) == (3, "unified", "hybrid")
-
-
-def test_inspect_command_accounts_for_both_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    checkpoint = original_checkpoint(tmp_path / "sam2", tiny_sam())
-    assert cli.main(["inspect", "--device", "cpu"]) == 0
-    alone = int(re.search(r"(\d+) tensors loaded", capsys.readouterr().out)[1])
-    assert cli.main(["inspect", "--device", "cpu", "--tracker", "memory", "--tracker-checkpoint", str(checkpoint)]) == 0
-    both = int(re.search(r"(\d+) tensors loaded", capsys.readouterr().out)[1])
-    assert both == alone + len(load_memory_tracker(checkpoint).load_report.loaded)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
@@ -13,14 +14,24 @@ from ...core import BadInput, EncodedFrame
 from ...modules.clip_text import ClipText, has_text_tower
 from ...sampling_text import AskedFrame, FrameSampler, NewestFrame, UniformFrame, VideoAnswerer, most_similar
 from .configuration import VisaOptions
-
-if TYPE_CHECKING:
-    from .processing import VisaSegmenter
+from .modeling import Reading
 
 ANSWERERS = "instructseg.video_answerers"  # the group of entry points
 
 
-def make_frame_sampler(segmenter: VisaSegmenter, options: VisaOptions, clip_folder: Path | None) -> FrameSampler:
+class Reader(Protocol):
+    """What the samplers need of the Segmenter they belong to."""
+
+    torch_device: torch.device
+
+    def precision(self) -> AbstractContextManager[None]: ...
+
+    def read(
+        self, frames: Sequence[EncodedFrame], target: int, expression: str
+    ) -> tuple[Reading, tuple[int, ...]]: ...
+
+
+def make_frame_sampler(segmenter: Reader, options: VisaOptions, clip_folder: Path | None) -> FrameSampler:
     """The sampler that the options name."""
     if options.frame_sampler == "newest":
         return NewestFrame()
@@ -29,7 +40,7 @@ def make_frame_sampler(segmenter: VisaSegmenter, options: VisaOptions, clip_fold
     if options.frame_sampler == "published":
         return AskedFrame(find_answerer(options.video_answerer))
     if clip_folder is not None and has_text_tower(clip_folder):
-        return ClipSimilarity(segmenter, ClipText.load(clip_folder, segmenter.torch_device))
+        return ClipSimilarity(ClipText.load(clip_folder, segmenter.torch_device))
     return StateSimilarity(segmenter)
 
 
@@ -54,8 +65,7 @@ def find_answerer(name: str) -> VideoAnswerer:
 class ClipSimilarity:
     """Ours: the frame whose CLIP embedding is nearest to that of the words. Untested against the published sampler."""
 
-    def __init__(self, segmenter: VisaSegmenter, text: ClipText) -> None:
-        self._segmenter = segmenter
+    def __init__(self, text: ClipText) -> None:
         self._text = text
 
     def choose(self, frames: Sequence[EncodedFrame], expression: str) -> int:
@@ -72,7 +82,7 @@ class StateSimilarity:
     sampler.
     """
 
-    def __init__(self, segmenter: VisaSegmenter) -> None:
+    def __init__(self, segmenter: Reader) -> None:
         self._segmenter = segmenter
 
     def choose(self, frames: Sequence[EncodedFrame], expression: str) -> int:

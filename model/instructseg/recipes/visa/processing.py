@@ -33,6 +33,7 @@ from ..token_prompted import Once, PromptedFeatures, PromptToken, TokenPromptedS
 from .checkpoint import Loaded, load_checkpoint
 from .configuration import VisaOptions
 from .frame_choice import reference_frames
+from .frame_samplers import make_frame_sampler
 from .modeling import Reading
 from .prompts import ANSWERS, Turn, conversation, question
 
@@ -63,8 +64,6 @@ class VisaSegmenter(TokenPromptedSegmenter):
     notes_untracked = (NO_TRACKER,)
 
     def __init__(self, loaded: Loaded, options: VisaOptions, device: torch.device, dtype: torch.dtype) -> None:
-        from .frame_samplers import make_frame_sampler
-
         self.model = loaded.model.to(device)
         super().__init__(self.model.clip, self.model.sam, device, dtype)
         self.tokenizer = loaded.tokenizer
