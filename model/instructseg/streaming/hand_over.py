@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from ..tracking.token_tracker import TokenTracker
 from .checks import checked_masks
 from .state import CameraStream, StreamState
 
-_ROUNDS = 6  # each round replays the frames that came during the one before; then the rest is close enough
+_PACE_STEPS = 4  # the pace of the camera is measured over so many replayed frames
+_FASTER = 3  # how much faster than the camera a replay shall be, if need be by leaving frames out
+_AT_PRESENT = 2  # times the newest frame was replayed; what came during the last time is close enough
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,6 +33,30 @@ class Answer:
     sightings: Sightings | None = None
 
 
+class _Pace:
+    """Which of the waiting frames is replayed next: each one, unless that gains too little on the camera; then every
+    second, third, ... one. Every step of a token may grow a little, the lag with which it ends must not."""
+
+    def __init__(self) -> None:
+        self.at_present = 0
+        self._stride = 1
+        self._waiting = self._consumed = self._steps = 0
+
+    def next(self, waiting: int) -> int:
+        """Index of the frame to replay among ``waiting`` ones, oldest first."""
+        if self._steps == 0:
+            self._waiting, self._consumed = waiting, 0
+        elif self._steps == _PACE_STEPS:
+            came = waiting - (self._waiting - self._consumed)
+            self._stride = max(self._stride, math.ceil(_FASTER * came / _PACE_STEPS))
+            self._steps, self._waiting, self._consumed = 0, waiting, 0
+        index = min(self._stride, waiting) - 1
+        self._steps += 1
+        self._consumed += index + 1
+        self.at_present += index == waiting - 1
+        return index
+
+
 class HandOver:
     """Replays the tokens of several answers over the frames that came after the key frame, all in one call a frame,
     shows them the present frame beside the old tokens, and installs them. An answer that has become obsolete meanwhile
@@ -44,12 +71,14 @@ class HandOver:
         state, latest = self._state, clip.key
         for answer in answers:
             answer.tokens = {place: target.token for place, target in answer.tracker.accepted(answer.grounding).items()}
-        rounds, replayed = 0, 0
+        pace = _Pace()
         while True:
             with state.guard:
                 answers = [answer for answer in answers if state.book.holds(answer.tracker, answer.generation)]
                 newer = stream.buffer.after(latest.frame.stamp_ns) if _tokens(answers) else []
-                if rounds >= _ROUNDS:
+                if newer and not state.segmenter.carries_tokens:
+                    latest, newer = newer[-1], []
+                elif pace.at_present >= _AT_PRESENT:
                     newer = []
                 unseen = [] if newer else [a for a in answers if a.tokens and a.sightings is None]
                 old = {id(answer): answer.tracker.witnesses() for answer in unseen}
@@ -58,25 +87,20 @@ class HandOver:
                     self._install(stream, clip.key, answers)
                     return list(answers)
             if newer:
-                # A replay that gains too little on the camera leaves frames out, evenly: each step may grow a little,
-                # the lag with which it ends must not.
-                stride = 1 if rounds == 0 or 2 * len(newer) <= replayed else rounds + 1
-                rounds, replayed, latest = rounds + 1, len(newer), newer[-1]
-                self._replay(newer[::-1][::stride][::-1], answers)
+                chosen = newer[pace.next(len(newer))]
+                # A recipe whose token is the same on every frame has nothing to catch up with.
+                latest = chosen if self._replay(chosen, answers) else newer[-1]
             else:
                 self._compare(latest, unseen, [old[id(answer)] for answer in unseen])
 
-    def _replay(self, newer: Sequence[EncodedFrame], answers: Sequence[Answer]) -> None:
-        if not self._state.segmenter.carries_tokens:
-            return
-        for encoded in newer:
-            before = _tokens(answers)
-            masks = self._segment(encoded, before)
-            after = iter(mask.token for mask in masks)
-            for answer in answers:
-                answer.tokens = {place: next(after) for place in answer.tokens}
-            if all(token is mask.token for token, mask in zip(before, masks, strict=True)):
-                return  # a recipe whose token is the same on every frame has nothing to catch up with
+    def _replay(self, encoded: EncodedFrame, answers: Sequence[Answer]) -> bool:
+        """Carry the tokens over one frame; whether any of them has changed."""
+        before = _tokens(answers)
+        masks = self._segment(encoded, before)
+        after = iter(mask.token for mask in masks)
+        for answer in answers:
+            answer.tokens = {place: next(after) for place in answer.tokens}
+        return any(token is not mask.token for token, mask in zip(before, masks, strict=True))
 
     def _compare(self, encoded: EncodedFrame, answers: Sequence[Answer], old: Sequence[dict[int, Any]]) -> None:
         tokens = _tokens(answers) + [token for witnesses in old for token in witnesses.values()]
