@@ -20,6 +20,7 @@ from instructseg.data.tabletop import Tabletop
 from instructseg.data.tabletop_spec import SceneSpec, Waypoint
 from instructseg.evaluation.tabletop import mask_iou
 
+pytestmark = pytest.mark.slow
 RATE = 8.0
 
 
