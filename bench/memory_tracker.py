@@ -26,7 +26,7 @@ from instructseg.streaming.statistics import resident_bytes
 
 from .figures import Figure, Floor, figure
 from .memory import in_own_process
-from .options import Options
+from .options import MeasurementFailed, Options
 from .sam2_sides import Ours, Pair, Session, configuration, film, masks, random_sam
 
 ALONE = Floor("at least", 1.0, ">= 1, one object")
@@ -45,6 +45,10 @@ STAGES = {
 
 
 def measure(options: Options) -> tuple[list[Figure], dict[str, Any]]:
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise MeasurementFailed(
+            f"--device {options.device}: torch finds no CUDA device; without --device it runs on the CPU"
+        )
     figures, details, before = [], {"threads": 1, "device": options.device}, torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -115,8 +115,9 @@ class Session:
     def __init__(self, sam: Sam2VideoModel, pixels: torch.Tensor, given: list[np.ndarray]):
         edge = sam.config.image_size
         self.sam = sam
+        places = ("inference_device", "inference_state_device", "video_storage_device")  # all where it computes
         self.session = Sam2VideoInferenceSession(
-            video_height=edge, video_width=edge, dtype=torch.float32, inference_device=pixels.device
+            video_height=edge, video_width=edge, dtype=torch.float32, **dict.fromkeys(places, pixels.device)
         )
         for index, mask in enumerate(given):
             place = self.session.obj_id_to_idx(index + 1)

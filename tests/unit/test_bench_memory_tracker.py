@@ -8,7 +8,7 @@ import torch
 
 from bench import memory_tracker
 from bench.memory_tracker import compare, operations, smallest_iou
-from bench.options import Options
+from bench.options import MeasurementFailed, Options
 from bench.sam2_sides import Pair, configuration, random_sam
 
 
@@ -86,3 +86,9 @@ def test_growth_is_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, session = memory_tracker.growth(Options(full=True))
     assert ours.median == pytest.approx(0.5) and ours.verdict == "met" and "500..10000" in ours.name
     assert session.median == pytest.approx(300.0) and not session.verdict
+
+
+def test_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MeasurementFailed, match="--device cuda: torch finds no CUDA device"):
+        memory_tracker.measure(Options(device="cuda"))
