@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig
 from unit.tiny_tokenizer import trained
+from unit.tiny_weights import random_tensors
 
 from instructseg.modules.clip_patches import published_clip_shapes
 from instructseg.modules.sam_keys import published_sam_shapes
@@ -76,20 +76,6 @@ def published_shapes(config: VideoLISAConfig, sam: SamSizes) -> dict[str, tuple[
         shapes |= {f"{name}.0.weight": (width, first), f"{name}.0.bias": (width,)}
         shapes |= {f"{name}.2.weight": (out, width), f"{name}.2.bias": (out,)}
     return shapes | {f"model.visual_model.{name}": shape for name, shape in published_sam_shapes(sam).items()}
-
-
-def random_tensors(shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Weights that keep signals at their size, so that masks have an inside and an outside."""
-    tensors = {}
-    for name, shape in shapes.items():
-        noise = torch.randn(shape, generator=generator)
-        if len(shape) == 1 and name.endswith("weight"):  # of a norm
-            tensors[name] = 1 + 0.1 * noise
-        elif len(shape) > 1 and "embed" not in name:
-            tensors[name] = 1.5 * noise / math.prod(shape[1:]) ** 0.5
-        else:
-            tensors[name] = 0.5 * noise
-    return tensors
 
 
 def write_weights(folder: Path, tensors: dict[str, torch.Tensor], layout: Layout, generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -106,16 +106,15 @@ def _sharded(index: Path) -> dict[Path, tuple[str, ...]]:
     return files
 
 
-class _File:
+class _File(Protocol):
     """One file: the shapes of its tensors, and the tensors on demand."""
 
     shapes: dict[str, tuple[int, ...]]
 
-    def tensor(self, name: str) -> torch.Tensor:
-        raise NotImplementedError
+    def tensor(self, name: str) -> torch.Tensor: ...
 
 
-class _Safetensors(_File):
+class _Safetensors:
     def __init__(self, path: Path):
         self._handle = safe_open(path, framework="pt", device="cpu")
         self.shapes = {k: tuple(self._handle.get_slice(k).get_shape()) for k in self._handle.keys()}  # noqa: SIM118
@@ -124,7 +123,7 @@ class _Safetensors(_File):
         return self._handle.get_tensor(name)
 
 
-class _Pickle(_File):
+class _Pickle:
     def __init__(self, path: Path):
         # Files of torch before 1.6 are no zip archives, and only those can be mapped.
         with warnings.catch_warnings():
