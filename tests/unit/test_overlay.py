@@ -95,3 +95,14 @@ def test_colours_are_stable_strong_and_differ_between_neighbours() -> None:
     assert all(c.max() == 255 for c in colours)
     assert all(np.abs(a - b).sum() > 100 for a, b in itertools.pairwise(colours))
     assert colour_of(65535) == colour_of(65535)
+
+
+def test_a_name_is_not_written_over_the_state_lines() -> None:
+    """The state line of a mask at the top of the picture reads as it does for one far below."""
+    style = OverlayStyle(style="contour")
+    black = np.zeros((120, 640, 3), np.uint8)
+    masks = np.zeros((2, 120, 640), bool)
+    masks[0, :10, 10:40] = masks[1, 90:100, 10:40] = True
+    upper, lower = (draw_overlay(black, [target(mask=mask)], style)[2:18, 60:] for mask in masks)  # beside the contours
+    assert upper.any()
+    assert np.array_equal(upper, lower)

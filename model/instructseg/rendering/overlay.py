@@ -25,6 +25,7 @@ _STATE_COLOURS = {
     State.UNCERTAIN: (255, 210, 90),
 }
 _ALARM = (255, 120, 120)  # LOST, NO_TARGET, STALE, ERROR
+_LINE = 16  # pixels from one line of text to the next
 _MAX_LINE = 72  # characters
 
 
@@ -52,10 +53,11 @@ def draw_overlay(
         if target.mask is not None:
             _draw_mask(canvas, target.mask, colour_of(target.instance_id), style)
     if style.text:
+        lines = state_lines(targets)
         for target in targets:
-            _name_target(canvas, target)
-        for row, (line, colour) in enumerate(state_lines(targets)):
-            _write(canvas, line, 4, 16 + 16 * row, colour)
+            _name_target(canvas, target, below=_LINE * len(lines))
+        for row, (line, colour) in enumerate(lines, 1):
+            _write(canvas, line, 4, _LINE * row, colour)
     if caption:
         _write(canvas, _plain(caption), 4, canvas.shape[0] - 8, (255, 255, 255))
     return canvas
@@ -91,11 +93,12 @@ def _draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int
         cv2.drawContours(canvas, lines, -1, colour, 2, cv2.LINE_AA, offset=(box.x, box.y))
 
 
-def _name_target(canvas: np.ndarray, target: TargetState) -> None:
+def _name_target(canvas: np.ndarray, target: TargetState, below: int) -> None:
+    """Its id and words at the upper edge of its mask, but never over the state lines at the top of the picture."""
     box = geometry(target.mask)
     if box.area:
         name = _plain(f"{target.instance_id} {target.phrase or target.instruction.text}"[:32] + f" {target.score:.2f}")
-        _write(canvas, name, box.x, max(box.y - 5, 12), colour_of(target.instance_id))
+        _write(canvas, name, box.x, max(box.y - 5, below + _LINE - 4), colour_of(target.instance_id))
 
 
 def _plain(text: str) -> str:
