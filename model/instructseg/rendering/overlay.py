@@ -98,7 +98,7 @@ def _name_target(canvas: np.ndarray, target: TargetState, below: int) -> None:
     box = geometry(target.mask)
     if box.area:
         name = _plain(f"{target.instance_id} {target.phrase or target.instruction.text}"[:32] + f" {target.score:.2f}")
-        _write(canvas, name, box.x, max(box.y - 5, below + _LINE - 4), colour_of(target.instance_id))
+        _write(canvas, name, box.x, max(box.y - 5, below + _LINE), colour_of(target.instance_id))
 
 
 def _plain(text: str) -> str:
