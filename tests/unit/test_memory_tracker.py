@@ -58,7 +58,7 @@ def test_equals_the_session_after_masks(version: str) -> None:
     tracker = MemoryTracker(Sam2MemoryModel(sam, session_pointer=True))
     session = Session(sam)
     images, masks = film(24, EDGE, EDGE)
-    memory, worst, spread = None, 0.0, 0.0
+    memory, worst, typical, spread = None, 0.0, 0.0, 0.0
     for index, image in enumerate(images):
         features = tracker.encode(image)
         if index in (0, 11):
@@ -67,12 +67,14 @@ def test_equals_the_session_after_masks(version: str) -> None:
             continue
         (decoded,), (memory,) = tracker.step_logits(features, [memory])
         expected, presence = session.see(index, tracker.pixels(image))
-        worst = max(worst, float((decoded.masks[0] - expected).abs().max()))
+        error = (decoded.masks[0] - expected).abs()
+        worst, typical = max(worst, float(error.max())), max(typical, float(error.mean()))
         spread = max(spread, float(expected.std()))
         torch.testing.assert_close(decoded.presence[0], presence, atol=1e-4, rtol=0)
     print(f"SAM {version}: largest error {worst:.1e} of logits with a deviation of {spread:.1f}")
     # An error of 1e-7 now and then rounds a memory to the neighbour in bfloat16; in float32 the release is met at 1e-5.
     assert worst <= 1e-3
+    assert typical <= 5e-5  # the mean over a frame, which a tipped value hardly moves
     assert spread > 0.3
 
 

@@ -6,6 +6,7 @@ is the chat format of Llama-2, which their code offers as well.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -22,15 +23,15 @@ Turn = tuple[str, str | None]  # question, answer (None: still to be given)
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversation:
+class Conversation(abc.ABC):
     """A chat template. marker: what stands between a question and its answer, its trailing space included."""
 
     system: str
     marker: str
 
+    @abc.abstractmethod
     def render(self, turns: Sequence[Turn]) -> str:
         """The conversation as one text; the last answer may be None, then the text ends where it would begin."""
-        raise NotImplementedError
 
     def prompt(self, question: str) -> str:
         """One question without its answer, the image marker between the tokens that delimit an image."""

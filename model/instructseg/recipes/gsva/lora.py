@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ...core import BadInput
+from ...training import lora
 
 RANK, ALPHA, DROPOUT = 8, 16.0, 0.05  # 7B; the 13B models have rank 64 with the same alpha
 _LORA_A = re.compile(r".*\.self_attn\.[qv]_proj\.lora_A(?:\.default)?\.weight")
@@ -22,13 +23,7 @@ def add_lora(llm: nn.Module, rank: int = RANK, alpha: float = ALPHA, dropout: fl
 
     The names are given in full: CLIP and SAM have projections of the same short names that must stay as they are.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    names = [name for name, _ in llm.named_modules() if re.fullmatch(r"model\.layers\.\d+\.self_attn\.[qv]_proj", name)]
-    if not names:
-        raise BadInput("the language model has no q_proj and v_proj to put LoRA on")
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, bias="none")
-    inject_adapter_in_model(config, llm)
+    lora.add_lora(llm, r"model\.layers\.\d+\.self_attn\.[qv]_proj", rank, alpha, dropout)
 
 
 def lora_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import re
 from collections.abc import Sequence
 
 import torch
 
 from ...core import BadInput
+from ...training.lora import add_lora, train_only
 from ...training.mask_losses import text_loss
 from .configuration import REFERENCES
 from .criterion import CriterionLosses, CriterionSettings, Draw, criterion
@@ -23,7 +23,7 @@ from .prompts import ANSWERED, PromptTokens
 from .splicing import IGNORE_LABEL
 
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 8, 16, 0.05
-_ADAPTED = re.compile(r"language\.layers\.\d+\.self_attn\.[qv]_proj")
+_ADAPTED = r"language\.layers\.\d+\.self_attn\.[qv]_proj"
 _FROZEN = ("language.", "frames.", "image.backbone.")
 _TRAINED_LANGUAGE = ("language.embed_tokens.",)
 _BEFORE_ANSWER = 2  # ids of "ASSISTANT: " that are supervised too: the colon and the blank
@@ -62,20 +62,8 @@ class TrainingLosses:
 
 def prepare_training(model: InstructSegModel) -> tuple[str, ...]:
     """Put LoRA on the language model (in place), freeze what was not trained, and name what trains."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    names = [name for name, _ in model.named_modules() if _ADAPTED.fullmatch(name)]
-    inject_adapter_in_model(
-        LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=LORA_DROPOUT, target_modules=names, bias="none"),
-        model,
-    )
-    trained = []
-    for name, parameter in model.named_parameters():
-        whole = name.startswith(_TRAINED_LANGUAGE) or not name.startswith(_FROZEN)
-        parameter.requires_grad_(whole or ".lora_" in name)
-        if parameter.requires_grad:
-            trained.append(name)
-    return tuple(trained)
+    add_lora(model, _ADAPTED, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    return train_only(model, lambda name: name.startswith(_TRAINED_LANGUAGE) or not name.startswith(_FROZEN))
 
 
 def supervised(tokens: PromptTokens, prompt: str, explanation: str = "") -> tuple[list[int], list[int]]:

@@ -9,19 +9,19 @@ weight decay 0.05, cosine with 3 % warm-up, batches of 32, 50,000 steps.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import torch
 
 from ...core import BadInput
+from ...training.lora import add_lora, train_only
 from .losses import Losses, losses
 from .modeling import MllmSegModel
 from .prompts import Conversation
 
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 64, 128, 0.05
 _LANGUAGE = "mllm.model.language_model."
-_ADAPTED = re.compile(r"mllm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj")
+_ADAPTED = r"mllm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
 _TRAINED = {
     "internlm2": ("decoder.", f"{_LANGUAGE}norm.", f"{_LANGUAGE}embed_tokens.", "mllm.lm_head."),
     "qwen2": ("decoder.", f"{_LANGUAGE}norm."),
@@ -44,19 +44,8 @@ def prepare_training(model: MllmSegModel) -> tuple[str, ...]:
     InternLM2's queries, keys and values are apart here and were one matrix there: three updates of rank 64 take the
     place of one that they shared.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    names = [name for name, _ in model.named_modules() if _ADAPTED.fullmatch(name)]
-    inject_adapter_in_model(
-        LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=LORA_DROPOUT, target_modules=names, bias="none"),
-        model,
-    )
-    trained = []
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name or name.startswith(_TRAINED[model.config.family]))
-        if parameter.requires_grad:
-            trained.append(name)
-    return tuple(trained)
+    add_lora(model, _ADAPTED, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    return train_only(model, lambda name: name.startswith(_TRAINED[model.config.family]))
 
 
 def collate(conversations: Sequence[Conversation]) -> Tokens:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 
-from ...core import BadInput
 from ...modules.clip_patches import ClipPatches
 from ...modules.sam_masks import upscale_masks
+from ...training.lora import add_lora, train_only
 from ...training.mask_losses import batch_mask_losses, text_loss
 from .modeling import VideoLISA, seg_positions
 
@@ -80,15 +80,8 @@ def prepare_training(model: VideoLISA, rank: int = 8, alpha: int = 16, dropout: 
 
     Needs the package peft. Raises BadInput for a rank below 1.
     """
-    if rank < 1:
-        raise BadInput(f"the LoRA rank must be 1 or more; got {rank}")
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=LORA_LAYERS)
-    inject_adapter_in_model(config, model.llm)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(TRAINED) or ".lora_A." in name or ".lora_B." in name)
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    add_lora(model.llm, LORA_LAYERS, rank, alpha, dropout)
+    return list(train_only(model, lambda name: name.startswith(TRAINED)))
 
 
 def _videos(model: VideoLISA, tower: ClipPatches, batch: TrainingBatch) -> list[torch.Tensor]:

@@ -13,11 +13,12 @@ import torch
 
 from ...core import BadInput
 from ...modules.sam_masks import upscale_masks
+from ...training.lora import add_lora, train_only
 from ...training.mask_losses import batch_mask_losses, text_loss
 from .modeling import VisaModel
 
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 8, 16, 0.05
-LORA_TARGETS = ("q_proj", "v_proj")
+LORA_LAYERS = r"model\.layers\.\d+\.self_attn\.[qv]_proj"
 FULLY_TRAINED = ("llm.model.embed_tokens.", "llm.lm_head.", "text_hidden_fcs.", "sam.sam.mask_decoder.")
 BCE_WEIGHT, DICE_WEIGHT = 2.0, 0.5
 LEARNING_RATE, WARM_UP, STEPS = 3e-4, 100, 15_000  # AdamW, betas 0.9 and 0.95, no weight decay, gradients cut at 1
@@ -64,19 +65,8 @@ def prepare_training(model: VisaModel) -> tuple[str, ...]:
     Needs the package peft (extra ``train``). The weights that LoRA wraps get ``base_layer`` in their names; a saved
     state dict of it is read again like any training dump.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    lora = LoraConfig(
-        r=LORA_RANK,
-        lora_alpha=LORA_ALPHA,
-        lora_dropout=LORA_DROPOUT,
-        target_modules=list(LORA_TARGETS),
-        bias="none",
-    )
-    inject_adapter_in_model(lora, model.llm)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name or name.startswith(FULLY_TRAINED))
-    return tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    add_lora(model.llm, LORA_LAYERS, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    return train_only(model, lambda name: name.startswith(FULLY_TRAINED))
 
 
 def learning_rate(step: int) -> float:
