@@ -37,6 +37,7 @@ setup(
         "opencv-python-headless",
         "pillow",
         "psutil",
+        "pycocotools",
         "pyyaml",
         "rosbags",
         "safetensors",
@@ -49,6 +50,7 @@ setup(
     ],
     extras_require={
         "sim": ["mujoco==4.0.0"],
+        "rerun": ["rerun-sdk>=0.30"],
         "train": ["peft>=0.18", "tensorboard"],
         # Brings torchvision, whose build has to match torch's: with another one transformers' models fail to import.
         "sam2": ["hydra-core", "iopath", "sam2==1.1.0", "torchvision>=0.26"],
