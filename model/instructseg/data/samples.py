@@ -38,6 +38,10 @@ class Footage(abc.ABC):
     def read(self, index: int) -> np.ndarray:
         """Frame ``index`` as ``(H, W, 3)`` uint8 RGB. Raises BadInput naming the file."""
 
+    def missing(self) -> list[str]:
+        """Files of it that are not there, found without reading any; for ``instructseg data check``."""
+        return []
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
@@ -105,7 +109,8 @@ class Benchmark:
 
     reader: ``module:function`` with ``open(root: Path, split: str) -> Dataset``, which raises BadInput. counts: for
     each split the published number of samples by what is counted (``{"val": {"expressions": 10834, "images": 1500}}``).
-    metric: name of the protocol in ``evaluation/benchmarks``.
+    metric: name of the protocol in ``evaluation/benchmarks``. marks: what shows that a folder is a root of this
+    benchmark: patterns (``*`` within a name) of files or folders under it, any of them.
     """
 
     name: str
@@ -118,3 +123,4 @@ class Benchmark:
     where: str  # where its owners offer it
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     local: tuple[str, ...] = ()  # splits whose truth is public; others go to a server
+    marks: tuple[str, ...] = ()
