@@ -61,6 +61,7 @@ setup(
             "instructseg = instructseg.cli:main",
             "instructseg_node = instructseg_node.main:main",
             "instructseg_play = instructseg_node.replay.player:main",
+            "instructseg_replay = instructseg_node.replay.main:main",
         ],
     },
 )

@@ -20,7 +20,7 @@ from typing import Any
 
 from instructseg.streaming.statistics import percentile
 from instructseg_node import dds
-from instructseg_node.demo.processes import Child, child_environment, describe_exit
+from instructseg_node.replay.processes import Child, child_environment, describe_exit
 
 from .figures import Figure, Floor, figure
 from .options import MeasurementFailed, Options
@@ -60,7 +60,7 @@ def measure(options: Options) -> tuple[list[Figure], dict[str, Any]]:
 
 
 def stream(run: Run, seconds: float, options: Options, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both processes from start to end; what they noted. Raises MeasurementFailed or DemoFailed."""
+    """Both processes from start to end; what they noted. Raises MeasurementFailed or RunFailed."""
     dds.use_profile("shm", domain_id=dds.own_domain_id())
     environment = child_environment(folder / "ros")
     if run.threads:

@@ -19,9 +19,9 @@ from pathlib import Path
 from instructseg.core import InstructSegError
 
 from .. import dds
+from ..replay.processes import Child, NotDiscovered, RunFailed, child_environment, describe_exit
 from . import pictures
 from . import report as reporting
-from .processes import Child, DemoFailed, NotDiscovered, child_environment, describe_exit
 from .records import IMAGE, DemoBag, ResultsBag
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ class Progress:
 
 
 def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> reporting.Report:
-    """Play, record, judge, draw. Raises DemoFailed or another InstructSegError where that was not possible."""
+    """Play, record, judge, draw. Raises RunFailed or another InstructSegError where that was not possible."""
     started = time.monotonic()
     options = dataclasses.replace(
         options, bag=options.bag.resolve(), out=options.out.resolve(), parameters=options.parameters.resolve()
@@ -125,7 +125,7 @@ def stream(
 
 
 def watch(options: Options, demo: DemoBag, node: Child, recorder: Child, player: Child, progress: Progress) -> None:
-    """Return when the player has played everything; DemoFailed as soon as that cannot be any more."""
+    """Return when the player has played everything; RunFailed as soon as that cannot be any more."""
     length = demo.seconds(demo.stamps[-1]) / options.rate
     deadline = time.monotonic() + options.start_timeout + length + TAIL_S + 30.0
     started, ready = time.monotonic(), False
@@ -145,7 +145,7 @@ def watch(options: Options, demo: DemoBag, node: Child, recorder: Child, player:
         if time.monotonic() > deadline:
             raise player.failure(f"did not end within {options.start_timeout + length + TAIL_S + 30:.0f} s")
     if player.exit_code != 0:
-        kind = NotDiscovered if "subscribers" in player.log.read_text(errors="replace") else DemoFailed
+        kind = NotDiscovered if "subscribers" in player.log.read_text(errors="replace") else RunFailed
         raise kind(f"{player.failure(describe_exit(player.exit_code))}\nThe node's log is {node.log}")
     progress.done(player.last_line())
 
@@ -175,15 +175,15 @@ def node_arguments(options: Options) -> list[str]:
 
 
 def check(options: Options) -> None:
-    """Raise DemoFailed for paths that cannot be right."""
+    """Raise RunFailed for paths that cannot be right."""
     if not options.bag.exists():
-        raise DemoFailed(f"no recording at {options.bag}; make one with python -m instructseg_node.demo.record")
+        raise RunFailed(f"no recording at {options.bag}; make one with python -m instructseg_node.demo.record")
     if not options.parameters.is_file():
-        raise DemoFailed(
+        raise RunFailed(
             f"no parameter file at {options.parameters}; the one of the default recipe is config/unified.yaml"
         )
     if not 0.05 <= options.rate <= 10.0:
-        raise DemoFailed(f"rate is {options.rate:g}; allowed: 0.05 to 10")
+        raise RunFailed(f"rate is {options.rate:g}; allowed: 0.05 to 10")
 
 
 def make_room(out: Path) -> None:

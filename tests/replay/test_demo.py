@@ -12,8 +12,8 @@ import pytest
 from replay.tiny_bag import FRAMES, write_tiny_bag
 
 from instructseg_node.demo import run as demo
-from instructseg_node.demo.processes import Child, DemoFailed, child_environment
 from instructseg_node.demo.records import DemoBag, ResultsBag
+from instructseg_node.replay.processes import Child, RunFailed, child_environment
 
 COLOUR_NODE = (sys.executable, str(Path(__file__).with_name("colour_node.py")))
 # A loaded machine may hold frames back for half a second; this test is not about that.
@@ -64,14 +64,14 @@ def test_a_node_that_cannot_start_ends_the_demo_at_once(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLOUR_NODE_BREAKS", "1")
-    with pytest.raises(DemoFailed, match=r"node could not start; its log is .*node\.log(.|\n)*no weights on purpose"):
+    with pytest.raises(RunFailed, match=r"node could not start; its log is .*node\.log(.|\n)*no weights on purpose"):
         demo.run(demo.Options(bag, tmp_path / "demo", start_timeout=60.0), COLOUR_NODE)
 
 
 @pytest.mark.process
 def test_a_node_that_ends_is_named_with_its_log(bag: Path, tmp_path: Path) -> None:
     broken = (sys.executable, "-c", "print('out of order'); raise SystemExit(3)")
-    with pytest.raises(DemoFailed, match=r"node ended with exit code 3; its log is .*node\.log(.|\n)*out of order"):
+    with pytest.raises(RunFailed, match=r"node ended with exit code 3; its log is .*node\.log(.|\n)*out of order"):
         demo.run(demo.Options(bag, tmp_path / "demo", start_timeout=60.0), broken)
     assert not (tmp_path / "demo" / "results.mcap").exists()
 
@@ -95,7 +95,7 @@ def test_paths_and_rate_are_checked_before_anything_starts(bag: Path, tmp_path: 
         (demo.Options(bag, out, parameters=tmp_path / "none.yaml"), "no parameter file at"),
         (demo.Options(bag, out, rate=0.0), "rate is 0"),
     ):
-        with pytest.raises(DemoFailed, match=words):
+        with pytest.raises(RunFailed, match=words):
             demo.run(options)
     assert not out.exists()
 
@@ -110,7 +110,7 @@ def test_command_line_hands_ros_arguments_to_the_node(monkeypatch: pytest.Monkey
 
     def refuse(options: demo.Options) -> None:
         asked.append(options)
-        raise DemoFailed("not run")
+        raise RunFailed("not run")
 
     monkeypatch.setattr(demo, "run", refuse)
     assert demo.main(["--rate", "0.5", "--params", "p.yaml", "--", "-p", "device:=cpu"]) == 2

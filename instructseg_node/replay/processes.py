@@ -1,4 +1,4 @@
-"""Processes of the demo: started with a log of their own, watched, and ended properly. No rclpy."""
+"""Processes beside this one: started with a log of their own, watched, and ended properly. No rclpy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from instructseg.core import InstructSegError
 
 
-class DemoFailed(InstructSegError):
-    """The demo did not get as far as a result; the message says which process failed and where its log is."""
+class RunFailed(InstructSegError):
+    """The run did not get as far as a result; the message says which process failed and where its log is."""
 
 
-class NotDiscovered(DemoFailed):
+class NotDiscovered(RunFailed):
     """The processes ran but did not find each other over DDS."""
 
 
@@ -27,7 +27,7 @@ class Child:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
-            # A session of its own: Ctrl-C reaches the demo alone, which then ends its processes in the right order.
+            # A session of its own: Ctrl-C reaches its starter alone, which then ends its processes in the right order.
             self._process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment),
                 cwd=cwd, start_new_session=True,
@@ -65,10 +65,10 @@ class Child:
     def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def failure(self, reason: str) -> DemoFailed:
+    def failure(self, reason: str) -> RunFailed:
         """An error that says what happened, with the end of the log."""
         tail = "\n".join(f"  | {line}" for line in self.log_text().splitlines()[-12:])
-        return DemoFailed(
+        return RunFailed(
             f"{self.name} {reason}; its log is {self.log}" + (f", which ends with\n{tail}" if tail else "")
         )
 
