@@ -10,20 +10,25 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from instructseg_msgs.msg import TargetArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from instructseg.core import State
 from instructseg_node import dds
 from instructseg_node.conversions import fill_image, stamp_ns
-from instructseg_node.outputs import header_of, reliable
+from instructseg_node.interface import INPUT, OUTPUT
+from instructseg_node.outputs import header_of
+from instructseg_node.qos import profile
 
 from .scenes import Scene, make_scene
 
@@ -37,14 +42,14 @@ class Camera:
         self.sent_ns: list[int] = []
         self.arrivals: list[tuple[int, float]] = []  # (stamp of the frame, age of its mask)
         self.present = 0  # target lists with a target that is PRESENT
-        self._image = node.create_publisher(Image, "image", qos_profile_sensor_data)
-        self._command = node.create_publisher(String, "command", reliable(10))
-        self._subscriptions = [
-            node.create_subscription(Image, f"{NODE}/instance_mask", self._on_mask, reliable(1)),
-            node.create_subscription(Image, f"{NODE}/label_mask", lambda message: None, reliable(1)),
-            node.create_subscription(TargetArray, f"{NODE}/targets", self._on_targets, reliable(5)),
-        ]
         self._node = node
+        self._image = node.create_publisher(Image, "image", qos_profile_sensor_data)
+        self._command = node.create_publisher(String, "command", profile(INPUT["command"]))
+        self._subscriptions = [
+            self._listen("instance_mask", Image, self._on_mask),
+            self._listen("label_mask", Image, lambda message: None),
+            self._listen("targets", TargetArray, self._on_targets),
+        ]
 
     def wait_for_node(self, timeout_s: float) -> bool:
         """Whether the node listens, and is listened to, within the time."""
@@ -66,6 +71,9 @@ class Camera:
             image = scene.image(round(index * scene.rate / rate))
             self._image.publish(fill_image(Image(), image, "rgb8", header_of(stamp, "optical")))
             self.sent_ns.append(stamp)
+
+    def _listen(self, name: str, kind: type, callback: Callable[[Any], None]) -> Subscription:
+        return self._node.create_subscription(kind, f"{NODE}/{name}", callback, profile(OUTPUT[name]))
 
     def _on_mask(self, message: Image) -> None:
         stamp = stamp_ns(message.header.stamp)

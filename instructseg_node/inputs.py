@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from instructseg_msgs.msg import Instruction as InstructionMessage
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -25,14 +25,10 @@ from instructseg.streaming import InstructionStatus, StreamingEngine
 from .complaints import Complaints
 from .conversions import compressed_to_rgb, image_to_rgb, stamp_ns
 from .intake import Intake
-from .outputs import reliable
+from .interface import INPUT
 from .parameters import Settings
+from .qos import profile
 from .watch import CameraWatch
-
-
-def sensor_qos(depth: int) -> QoSProfile:
-    """Best effort, so that every camera driver matches."""
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
 
 class Inputs:
@@ -63,11 +59,11 @@ class Inputs:
         if settings.image_transport == "compressed":
             kind, convert = (CompressedImage, compressed_to_rgb)
         # "every" needs a queue before a callback that waits; for "latest" an older image is worth nothing.
-        images = sensor_qos(32 if settings.frame_policy == "every" else 1)
+        images = profile(INPUT["image"], 32 if settings.frame_policy == "every" else 1)
         for camera in settings.camera_names:
             self._subscribe(kind, settings.image_topic(camera), partial(self._on_image, camera, convert), images)
-        self._subscribe(String, "command", self._on_command, reliable(10))
-        self._subscribe(InstructionMessage, "instruction", self._on_instruction, reliable(10))
+        self._subscribe(String, "command", self._on_command, profile(INPUT["command"]))
+        self._subscribe(InstructionMessage, "instruction", self._on_instruction, profile(INPUT["instruction"]))
 
     def close(self) -> None:
         """Stop listening. What is being handled already is finished by the caller's own thread."""

@@ -12,7 +12,6 @@ from builtin_interfaces.msg import Duration, Time
 from instructseg_msgs import msg as ros
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -23,13 +22,9 @@ from instructseg.streaming import FrameResult, GroundingResult, InstructionStatu
 from instructseg.tracking import RejectionEvent, TargetState, instance_map, label_map
 
 from .conversions import fill_compressed, fill_image
+from .interface import OUTPUT
 from .parameters import Settings
-
-
-def reliable(depth: int, *, latched: bool = False) -> QoSProfile:
-    """Reliable, so that both kinds of subscriber match; latched (transient local) for what a late one must hear."""
-    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+from .qos import profile
 
 
 class Outputs:
@@ -42,16 +37,17 @@ class Outputs:
     def __init__(self, node: LifecycleNode, settings: Settings) -> None:
         self.settings = settings
         self._node = node
-        self._rejection = node.create_publisher(ros.Rejection, "~/rejection", reliable(10, latched=True))
-        self._instructions = node.create_publisher(ros.InstructionArray, "~/instructions", reliable(1, latched=True))
+        self._rejection = node.create_publisher(ros.Rejection, "~/rejection", profile(OUTPUT["rejection"]))
+        latest = profile(OUTPUT["instructions"])
+        self._instructions = node.create_publisher(ros.InstructionArray, "~/instructions", latest)
         self._frame_publishers: dict[str, Publisher] = {}
         self._frame_ids: dict[str, str] = {}  # camera -> the optical frame its images came with
 
     def open_frames(self, settings: Settings) -> None:
         """Create the publishers of what belongs to frames, as far as the parameters ask for them."""
         self.settings = settings
-        self._open("targets", ros.TargetArray, 5)
-        self._open("grounding", ros.Grounding, 10)
+        self._open("targets", ros.TargetArray)
+        self._open("grounding", ros.Grounding)
         if settings.publish_instance_mask:
             self._open("instance_mask", Image)
             self._open("instance_mask/compressed", CompressedImage)
@@ -135,8 +131,9 @@ class Outputs:
         active = [status_message(status) for status in statuses if status.active]
         self._instructions.publish(ros.InstructionArray(stamp=now, instructions=active))
 
-    def _open(self, name: str, kind: type, depth: int = 1) -> None:
-        self._frame_publishers[name] = self._node.create_lifecycle_publisher(kind, f"~/{name}", reliable(depth))
+    def _open(self, name: str, kind: type) -> None:
+        row = OUTPUT[name]
+        self._frame_publishers[name] = self._node.create_lifecycle_publisher(kind, row.name, profile(row))
 
     def _wanted(self, name: str) -> Publisher | None:
         """The publisher, if it exists and somebody listens."""
