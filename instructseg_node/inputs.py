@@ -24,7 +24,7 @@ from instructseg.streaming import InstructionStatus, StreamingEngine
 
 from .complaints import Complaints
 from .conversions import compressed_to_rgb, image_to_rgb, stamp_ns
-from .intake import Intake
+from .intake import Intake, spoken
 from .interface import INPUT
 from .parameters import Settings
 from .qos import profile
@@ -104,13 +104,14 @@ class Inputs:
 
     def _on_command(self, message: String) -> None:
         try:
-            instruction = self._intake.command(message.data)
-            if instruction is None:
+            said = spoken(message.data)
+            if said.cancels:
                 self._engine.cancel(None)
-            elif self.command_mode == "replace":
-                self._hand_over(instruction, self._engine.set_instruction)
-            else:
-                self._hand_over(instruction, self._engine.add_instruction)
+                self._intake.release_all()
+            if said.text:
+                replace = self.command_mode == "replace"
+                take = self._engine.set_instruction if replace else self._engine.add_instruction
+                self._hand_over(self._intake.command(said.text), take)
         except BadInput as error:
             self._refuse("command", error)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from instructseg.core import BadInput, Instruction, Mode
-from instructseg.language import clean_instruction, is_cancel
+from instructseg.spoken import SpokenCommand, hear, without_fillers
 
 _SHOWN = 60  # characters of a refused text that are repeated in a message
 
@@ -30,11 +30,9 @@ class Intake:
         self._active: dict[str, Instruction] = {}
         self._replaced: Instruction | None = None  # what the last accepted instruction took the place of
 
-    def command(self, text: str) -> Instruction | None:
-        """An instruction from plain language; None for one of the stop words. A text that is being worked on already
-        gives the same instruction again, so that a sender who repeats himself does not restart it. Raises BadInput."""
-        if is_cancel(text):
-            return None
+    def command(self, text: str) -> Instruction:
+        """An instruction from plain language, fillers taken out. A text that is being worked on already gives the same
+        instruction again, so that a sender who repeats himself does not restart it. Raises BadInput."""
         cleaned = _cleaned("command", text)
         with self._lock:
             for known in self._active.values():
@@ -100,9 +98,21 @@ class Intake:
         return next(name for number in self._numbers if (name := f"{kind}-{number}") not in self._active)
 
 
+def spoken(text: str) -> SpokenCommand:
+    """What a text on the topic ``command`` says. Raises BadInput."""
+    try:
+        return hear(text)
+    except BadInput as error:
+        raise _refusal("command", text, error) from error
+
+
 def _cleaned(field: str, text: str) -> str:
     try:
-        return clean_instruction(text)
+        return without_fillers(text)
     except BadInput as error:
-        shown = repr(text[:_SHOWN]) + ("..." if len(text) > _SHOWN else "")
-        raise BadInput(f"{field} {shown} refused: {error}") from error
+        raise _refusal(field, text, error) from error
+
+
+def _refusal(field: str, text: str, error: BadInput) -> BadInput:
+    shown = repr(text[:_SHOWN]) + ("..." if len(text) > _SHOWN else "")
+    return BadInput(f"{field} {shown} refused: {error}")

@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys.store import Typestore
 
 from instructseg.core import BadInput, State
-from instructseg.language import clean_instruction
+from instructseg.spoken import without_fillers
 
 from ..conversions import stamp_ns
 from ..replay.bag_types import typestore
@@ -190,7 +190,7 @@ def frame_record(message: Any, time_ns: int) -> FrameRecord:
 def _cleaned(text: str) -> str:
     """As the node repeats it; a text that it refuses stays as it is and is found nowhere."""
     try:
-        return clean_instruction(text)
+        return without_fillers(text)
     except BadInput:
         return text
 

@@ -19,7 +19,6 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 _SPECIAL = re.compile("|".join(re.escape(t) for t in SPECIAL_TOKENS) + r"|<\|[^|<>]{1,40}\|>", re.IGNORECASE)
 MAX_CHARACTERS = 1000
-CANCEL_WORDS = frozenset({"stop", "cancel", "clear"})
 
 
 def clean_instruction(text: object, max_characters: int = MAX_CHARACTERS) -> str:
@@ -48,8 +47,3 @@ def clean_instruction(text: object, max_characters: int = MAX_CHARACTERS) -> str
     if not any(c.isalnum() for c in line):
         raise BadInput(f"an instruction must contain words; got {text[:40]!r}")
     return line
-
-
-def is_cancel(text: str) -> bool:
-    """True for the words that end all instructions: stop, cancel, clear (any case, with or without punctuation)."""
-    return text.strip(" \t\r\n.!").lower() in CANCEL_WORDS

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from instructseg.core import BadInput, Mode
-from instructseg_node.intake import Intake
+from instructseg_node.intake import Intake, spoken
 
 
 def message(**fields: object) -> types.SimpleNamespace:
@@ -27,13 +27,16 @@ def test_commands_get_ids_and_label_values_of_their_own() -> None:
     assert intake.command("the red block") is first
 
 
-@pytest.mark.parametrize("word", ["stop", " Stop. ", "CANCEL", "clear!", "stop\n"])
-def test_stop_words_are_no_instruction(word: str) -> None:
-    assert Intake().command(word) is None
+def test_fillers_are_taken_out_of_commands_and_of_messages() -> None:
+    assert Intake().command("um, please find the the bowl").text == "find the bowl"
+    assert Intake().message(message(text="hey robot, the bowl please")).text == "the bowl"
 
 
-def test_a_sentence_that_begins_with_stop_is_an_instruction() -> None:
-    assert Intake().command("stop sign on the left").text == "stop sign on the left"
+def test_stop_is_a_command_and_in_a_message_a_word_like_any_other() -> None:
+    assert spoken("stop\n").cancels
+    assert Intake().message(message(text="stop")).text == "stop"
+    with pytest.raises(BadInput, match=r"command 'um' refused: .* nothing but fillers"):
+        spoken("um")
 
 
 def test_messages_keep_their_fields() -> None:
