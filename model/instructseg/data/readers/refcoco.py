@@ -1,0 +1,85 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: phrases for single things in COCO images (Kazemzadeh 2014, Yu 2016, Mao 2016), as
+the ``refer`` repository lays them out.
+
+``<root>/<name>/refs(<by>).p`` and ``instances.json``; images in ``<root>/images/mscoco/images/train2014``. The split
+of RefCOCOg is UMD's, which keeps images of training out of the others; Google's comes as ``google-train`` and
+``google-val``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..samples import Benchmark, Dataset
+from .plain_pickles import read_plain_pickle
+from .references import ReferringImages, parse_references
+
+
+def open_refcoco(root: Path, split: str) -> Dataset:
+    return _open(root, "refcoco", "unc", split)
+
+
+def open_refcoco_plus(root: Path, split: str) -> Dataset:
+    return _open(root, "refcoco+", "unc", split)
+
+
+def open_refcocog(root: Path, split: str) -> Dataset:
+    by, _, rest = split.rpartition("-")
+    return _open(root, "refcocog", by or "umd", rest)
+
+
+def _open(root: Path, name: str, by: str, split: str) -> Dataset:
+    """Raises BadInput naming file and key."""
+    path = root / name / f"refs({by}).p"
+    return ReferringImages(root / name, parse_references(read_plain_pickle(path), split, path, several=False), root)
+
+
+def _counts(**splits: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+    names = ("expressions", "references", "images")
+    return {split: dict(zip(names, numbers, strict=True)) for split, numbers in splits.items()}
+
+
+_UNC = ("train", "val", "testA", "testB")
+_SHARED = {"video": False, "metric": "ciou", "where": "github.com/lichengunc/refer; images: cocodataset.org"}
+_LICENCE = "the repository is Apache-2.0; COCO's images keep their Flickr licences"
+_READER = f"{__name__}:"
+
+BENCHMARKS = (
+    Benchmark(
+        name="refcoco",
+        title="RefCOCO: short phrases for one thing in an image",
+        reader=_READER + "open_refcoco",
+        splits=_UNC,
+        licence=_LICENCE,
+        counts=_counts(
+            train=(120624, 42404, 16994), val=(10834, 3811, 1500), testA=(5657, 1975, 750), testB=(5095, 1810, 750)
+        ),
+        local=_UNC,
+        marks=("refcoco/refs(unc).p",),
+        **_SHARED,
+    ),
+    Benchmark(
+        name="refcoco+",
+        title="RefCOCO+: phrases without words of place",
+        reader=_READER + "open_refcoco_plus",
+        splits=_UNC,
+        licence=_LICENCE,
+        counts=_counts(
+            train=(120191, 42278, 16992), val=(10758, 3805, 1500), testA=(5726, 1975, 750), testB=(4889, 1798, 750)
+        ),
+        local=_UNC,
+        marks=("refcoco+/refs(unc).p",),
+        **_SHARED,
+    ),
+    Benchmark(
+        name="refcocog",
+        title="RefCOCOg: longer descriptions",
+        reader=_READER + "open_refcocog",
+        splits=("train", "val", "test", "google-train", "google-val"),
+        licence=_LICENCE,
+        counts=_counts(train=(80512, 42226, 21899), val=(4896, 2573, 1300), test=(9602, 5023, 2600)),
+        local=("train", "val", "test", "google-train", "google-val"),
+        marks=("refcocog/refs(umd).p", "refcocog/refs(google).p"),
+        **_SHARED,
+    ),
+)
