@@ -1,8 +1,8 @@
 """ReasonVOS (Bai et al., NeurIPS 2024, with VideoLISA): expressions that need reasoning; for evaluation only.
 
 ``meta_expressions.json`` (the expressions are a list), ``JPEGImages/<video>/*.jpg`` and
-``Annotations/<source>_<video>_<obj_id>/*.png``: grey, all but 0 is the object; its expressions share them. As published,
-the frames with such a file are those that are scored.
+``Annotations/<source>_<video>_<obj_id>/*.png``: grey, all but 0 is the object; its expressions share them. As
+published, the frames with such a file are those that are scored.
 """
 
 from __future__ import annotations
