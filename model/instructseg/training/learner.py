@@ -1,23 +1,30 @@
 """What a recipe offers to be trained: the one interface between the training loop and the five systems.
 
 A recipe implements :class:`Learner` in ``recipes/<name>/learner.py`` with a function ``build_learner(checkpoint,
-device, dtype, options, lora) -> Learner``. The loop (``training/finetuning``) knows data sets, optimiser, schedule,
-processes and files; the learner knows its prompts, its preprocessing, its losses and its published layout.
+device, dtype, options, lora) -> Learner``; :func:`build_learner` here finds it by the recipe's name. The loop
+(``training/finetuning``) knows data sets, optimiser, schedule, processes and files; the learner knows its prompts, its
+preprocessing, its losses and its published layout.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import importlib
+import importlib.util
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
+from ..core import BadInput
 from ..data.samples import Sample
+from ..registry import RECIPES
+from .adapters import Belonging, read_adapters, trained_state, write_adapters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +51,30 @@ class Published:
 
 
 class Learner(abc.ABC):
-    """One recipe while it learns. ``module`` holds every weight; what trains has ``requires_grad``."""
+    """One recipe while it learns. ``module`` holds every weight; what trains has ``requires_grad``.
+
+    together: the most samples of one image or video that make one example (one conversation about several things).
+    belongs_to: what tells this model from another, for adapters; see :func:`~.adapters.mark_of`.
+    """
 
     name: str
     module: nn.Module
     trained: tuple[str, ...]  # names of the parameters that train
     published: Published
+    together: int = 1
+    belongs_to: Belonging
+
+    def takes(self, sample: Sample) -> bool:
+        """Whether the system can be shown this sample; others are never drawn. Looks at no file."""
+        return True
 
     @abc.abstractmethod
-    def example(self, sample: Sample, draw: random.Random) -> Any:
-        """What one sample gives to a step: prompt, ids, labels, pixels, masks; runs in a worker process, on the CPU,
-        without the module. All chance comes from ``draw``. Raises BadInput naming file and sample."""
+    def example(self, samples: Sequence[Sample], draw: random.Random) -> Any:
+        """What one to ``together`` samples of the same footage give to a step: prompt, ids, labels, pixels, masks.
+
+        Runs in a worker process, on the CPU, without the module. All chance comes from ``draw``. Raises BadInput naming
+        file and sample.
+        """
 
     @abc.abstractmethod
     def losses(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:
@@ -62,13 +82,51 @@ class Learner(abc.ABC):
         what is minimised."""
 
     @abc.abstractmethod
-    def save_adapters(self, folder: Path) -> None:
-        """What was trained, and nothing else: one ``.safetensors`` and a JSON that says what it belongs to."""
-
-    @abc.abstractmethod
-    def load_adapters(self, folder: Path) -> None:
-        """Put back what :meth:`save_adapters` wrote. Raises BadInput where it belongs to another model."""
-
-    @abc.abstractmethod
     def save_merged(self, folder: Path) -> None:
         """The whole model with LoRA merged, in the layout that ``instructseg.load(name, folder)`` reads."""
+
+    def save_adapters(self, folder: Path) -> None:
+        """What was trained, and nothing else: one ``.safetensors`` and a JSON that says what it belongs to."""
+        write_adapters(folder, trained_state(self.module, self.trained), self.belongs_to)
+
+    def load_adapters(self, folder: Path) -> None:
+        """Put back what :meth:`save_adapters` wrote. Raises BadInput where it belongs to another model."""
+        read_adapters(folder, self.module, self.trained, self.belongs_to)
+
+    def keep_fewer_activations(self) -> None:
+        """Gradient checkpointing in every part of transformers that has it."""
+        for part in self.module.modules():
+            if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing:
+                part.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def sharded_layers(self) -> tuple[str, ...]:
+        """Class names of the layers that FSDP gathers one at a time: those that transformers names."""
+        found = set()
+        for part in self.module.modules():
+            if isinstance(part, PreTrainedModel):
+                found |= set(part._no_split_modules or ())
+        present = {type(part).__name__ for part in self.module.modules()}
+        return tuple(sorted(found & present))
+
+
+def build_learner(
+    recipe: str,
+    checkpoint: str | Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    options: Mapping[str, str],
+    lora: LoraSettings,
+) -> Learner:
+    """The learner of a recipe, by the rule that it is ``build_learner`` in ``learner.py`` beside its ``processing.py``.
+
+    dtype: of the weights that stay frozen; trained ones are float32. None keeps the checkpoint's. Raises BadInput.
+    """
+    if recipe not in RECIPES:
+        raise BadInput(f"recipe must be one of {', '.join(sorted(RECIPES))}; got {recipe!r}")
+    module = f"{RECIPES[recipe].module.rpartition('.')[0]}.learner"
+    if importlib.util.find_spec(module) is None:
+        raise BadInput(
+            f"recipe {recipe!r} has no learner, so that a configuration cannot train it; the default recipe is trained "
+            "by 'instructseg train --out DIR', without a configuration"
+        )
+    return importlib.import_module(module).build_learner(checkpoint, device, dtype, dict(options), lora)
