@@ -12,6 +12,7 @@ from unit.fakes import unhurried
 
 from instructseg.core import BadInput, Instruction, InstructSegError, State
 from instructseg.tracking import InstanceIds, TargetState, instance_map, label_map
+from instructseg.tracking.ids import APART, TRACKED
 
 SIZE = (16, 20)
 
@@ -90,3 +91,14 @@ def test_ids_are_not_reused_at_once_and_wrap_around():
     assert len(ids) == 65535
     with pytest.raises(InstructSegError, match="65535 instance ids"):
         ids.acquire()
+
+
+def test_what_is_followed_and_what_is_segmented_beside_it_never_share_an_id():
+    assert TRACKED[0] == 1 and TRACKED[1] < APART[0] and APART[1] == 65535
+    ids = InstanceIds(*APART)
+    count = APART[1] - APART[0] + 1
+    assert {ids.acquire() for _ in range(count)} == set(range(APART[0], APART[1] + 1))
+    with pytest.raises(InstructSegError, match=f"all {count} instance ids"):
+        ids.acquire()
+    ids.release(APART[0])
+    assert ids.acquire() == APART[0]

@@ -5,9 +5,10 @@ from .buffer import FrameBuffer
 from .config import EngineConfig
 from .engine import StreamingEngine
 from .statistics import EngineStatistics
-from .types import FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent, TargetState
+from .types import Ending, FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent, TargetState
 
 __all__ = [
+    "Ending",
     "EngineConfig",
     "EngineStatistics",
     "FrameBuffer",

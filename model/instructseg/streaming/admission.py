@@ -24,13 +24,19 @@ class Admission:
 
     def __init__(self, cameras: tuple[str, ...] = (), max_rate: float = 0.0) -> None:
         self._names = cameras
-        self._period_ns = round(1e9 / max_rate) if max_rate > 0 else 0
         self._cameras: dict[str, _Camera] = {}
+        self.limit(max_rate)
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras that frames are taken from; empty while that is still open."""
         return self._names
+
+    def limit(self, max_rate: float) -> None:
+        """Take at most so many frames a second of each camera from now on; 0: all."""
+        self._period_ns = round(1e9 / max_rate) if max_rate > 0 else 0
+        for camera in self._cameras.values():
+            camera.next_due_ns = camera.newest_ns + self._period_ns
 
     def forget(self) -> None:
         """Forget the stamps seen, not the cameras: the next frame of each may have any stamp."""

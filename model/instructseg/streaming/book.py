@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Iterator
 
 from ..core import BadInput, Instruction, Mode, State
-from ..tracking.ids import InstanceIds
+from ..tracking.ids import TRACKED, InstanceIds
 from ..tracking.state_machine import Policy
 from ..tracking.token_tracker import Schedule, TokenTracker
 from .config import EngineConfig
-from .types import InstructionStatus
+from .types import Ending, InstructionStatus
 
 _UNNAMED = ""  # stands for the only camera until its first frame tells its name
 _BEST_FIRST = (
@@ -37,7 +37,7 @@ class Entry:
     trackers: dict[str, TokenTracker]
     first_ns: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def status(self, active: bool = True, reason: str | None = None) -> InstructionStatus:
+    def status(self, ending: Ending | None = None, reason: str | None = None) -> InstructionStatus:
         targets = [target for tracker in self.trackers.values() for target in tracker.targets]
         best = min(targets, key=lambda target: _BEST_FIRST.index(target.machine.state))
         machine = best.machine
@@ -47,7 +47,7 @@ class Entry:
             reason=machine.reason if reason is None else reason,
             since_ns=machine.since_ns,
             instance_ids=tuple(i for tracker in self.trackers.values() for i in tracker.instance_ids),
-            active=active,
+            ending=ending,
             live=sum(target.machine.live for target in targets),
             score=machine.score,
             rejection_score=machine.rejection_score,
@@ -56,9 +56,17 @@ class Entry:
 
 
 class InstructionBook:
-    """Adds, replaces and ends instructions. Not thread-safe; its owner holds a lock."""
+    """Adds, replaces and ends instructions. Not thread-safe; its owner holds a lock. ids: where targets get theirs."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, ids: InstanceIds | None = None) -> None:
+        self._ids = ids or InstanceIds(*TRACKED)
+        self._pace = 1.0
+        self._entries: dict[str, Entry] = {}
+        self._ended: list[InstructionStatus] = []
+        self.reconfigure(config)
+
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Judge and ask by this configuration from now on. Instructions beyond a lower ``max_instructions`` stay."""
         self._config = config
         self._policy = Policy(
             config.present_threshold,
@@ -69,10 +77,9 @@ class InstructionBook:
         self._schedule = Schedule(
             round(config.ground_period * 1e9), round(config.refresh_period * 1e9), config.ground_on_loss
         )
-        self._ids = InstanceIds()
-        self._pace = 1.0
-        self._entries: dict[str, Entry] = {}
-        self._ended: list[InstructionStatus] = []
+        for entry in self:
+            for tracker in entry.trackers.values():
+                tracker.reconfigure(self._policy, self._schedule, config.max_targets)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,7 +98,7 @@ class InstructionBook:
         return current and tracker.generation == generation
 
     def add(self, instruction: Instruction, cameras: tuple[str, ...], newest: dict[str, int], now_ns: int) -> None:
-        """Add, or replace by id; the very same instruction again changes nothing.
+        """Add, or replace by id; the very same instruction again only begins its time-out anew.
 
         cameras: those known (empty: the only one has not shown itself). newest: stamp of the newest frame by camera.
         Raises BadInput for an instruction that cannot be followed, or one too many.
@@ -99,6 +106,8 @@ class InstructionBook:
         check_instruction(instruction, self._config.cameras)
         old = self._entries.get(instruction.id)
         if old is not None and old.instruction == instruction:
+            old.started_ns = now_ns
+            old.first_ns.update({name: newest[name] for name in old.first_ns if name in newest})
             return
         if old is None and len(self._entries) >= self._config.max_instructions:
             ids = ", ".join(self._entries)
@@ -107,21 +116,22 @@ class InstructionBook:
                 f"cancel one before adding {instruction.id!r}"
             )
         if old is not None:
-            self.end(instruction.id, "replaced")
+            self.end(instruction.id, "replaced", Ending.REPLACED)
         names = instruction.cameras or cameras or (_UNNAMED,)
         trackers = {name: self._tracker(instruction, name, newest.get(name, now_ns)) for name in names}
         seen = {name: newest[name] for name in names if name in newest}
         self._entries[instruction.id] = Entry(instruction, now_ns, trackers, seen)
 
-    def end(self, instruction_id: str, reason: str) -> bool:
-        """End one instruction; whether it was there. It is reported once more, with the reason."""
+    def end(self, instruction_id: str, reason: str, ending: Ending = Ending.CANCELLED) -> InstructionStatus | None:
+        """End one instruction; how it ended, or None where it was not there. It is reported once more, like that."""
         entry = self._entries.pop(instruction_id, None)
         if entry is None:
-            return False
-        self._ended.append(entry.status(active=False, reason=reason))
+            return None
+        status = entry.status(ending, reason)
+        self._ended.append(status)
         for tracker in entry.trackers.values():
             tracker.close()
-        return True
+        return status
 
     def first_frame(self, camera: str, stamp_ns: int) -> None:
         """A frame of ``camera`` is about to be looked at: trackers that never saw one begin with its time base."""
@@ -148,21 +158,25 @@ class InstructionBook:
                 entry.trackers[camera].restart(reason, stamp_ns)
                 entry.first_ns.pop(camera, None)
 
-    def settle(self, camera: str, stamp_ns: int) -> None:
-        """After a frame: end what has been answered once, or has run out of its time by the frames' stamps."""
+    def settle(self, camera: str, stamp_ns: int) -> tuple[InstructionStatus, ...]:
+        """After a frame: end what has been answered once, which is returned, or has run out of its time by the frames'
+        stamps."""
+        answered = []
         for entry in list(self):
             first = entry.first_ns.get(camera)
             if entry.instruction.mode is Mode.ONE_SHOT and _is_answered(entry):
-                self.end(entry.instruction.id, f"answered: {entry.status().state.name}")
+                reason = f"answered: {entry.status().state.name}"
+                answered.append(self.end(entry.instruction.id, reason, Ending.ANSWERED))
             elif first is not None and _is_over(entry, stamp_ns - first):
-                self.end(entry.instruction.id, _time_out(entry))
+                self.end(entry.instruction.id, _time_out(entry), Ending.TIMED_OUT)
+        return tuple(answered)
 
     def expire(self, now_ns: int) -> None:
         """End what has run out of its time by the owner's clock, frames or no frames."""
         for entry in list(self):
             entry.started_ns = min(entry.started_ns, now_ns)  # a clock that was set back must not stop the time
             if _is_over(entry, now_ns - entry.started_ns):
-                self.end(entry.instruction.id, _time_out(entry))
+                self.end(entry.instruction.id, _time_out(entry), Ending.TIMED_OUT)
 
     def statuses(self) -> tuple[InstructionStatus, ...]:
         """The instructions at work."""

@@ -24,6 +24,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_rate", 0.0, 1000.0),
     ("max_age", 0.0, 3600.0),
 )
+# Frames that are kept or queued were taken under these: they hold for the engine's life.
+FIXED = ("buffer_s", "buffer_frames", "frame_policy", "cameras")
 _WHOLE = ("buffer_frames", "max_targets", "max_instructions")
 
 
@@ -54,6 +56,16 @@ class EngineConfig:
             raise BadInput(f"EngineConfig.ground_on_loss must be True or False; got {self.ground_on_loss!r}")
         _check_choice("frame_policy", self.frame_policy, FRAME_POLICIES)
         _check_cameras(self.cameras)
+
+
+def check_change(old: EngineConfig, new: EngineConfig) -> None:
+    """Raises BadInput naming a field that cannot change while an engine exists."""
+    if not isinstance(new, EngineConfig):
+        raise BadInput(f"an EngineConfig is needed; got {type(new).__name__}")
+    for name in FIXED:
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            raise BadInput(f"EngineConfig.{name} holds for the engine's life: it is {before!r}; got {after!r}")
 
 
 def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable
 
 from ..core import Frame, Instruction, InstructSegError, Segmenter
+from ..tracking.ids import InstanceIds
 from .book import check_instruction
 from .box import FrameBox
-from .config import EngineConfig
+from .config import EngineConfig, check_change
 from .ground_step import GroundStep
 from .mask_step import MaskStep
 from .state import Callbacks, Log, StreamState
 from .statistics import EngineStatistics
 from .threads import Workers, WorkersFactory
-from .types import FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent
+from .types import Ending, FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent
 
 STOP_TIMEOUT_S = 5.0
 
@@ -32,8 +33,8 @@ class StreamingEngine:
     clock_ns: the owner's clock, in the time base of the frames' stamps where there is one (ages are clock minus stamp).
     log: called with (level of the logging module, message); the logger "instructseg.streaming" without it. Callbacks
     run outside every lock; one that raises is logged and counted. workers: what runs the two halves between start and
-    stop; a simulation brings its own (``evaluation.simulated_stream``). The text of an instruction is taken as it is:
-    clean it first (``language.clean_instruction``).
+    stop; a simulation brings its own (``evaluation.simulated_stream``). instance_ids: where targets get theirs. The text of an
+    instruction is taken as it is: clean it first (``language.clean_instruction``).
     """
 
     def __init__(
@@ -48,22 +49,23 @@ class StreamingEngine:
         on_instructions: Callable[[tuple[InstructionStatus, ...]], None] | None = None,
         log: Log | None = None,
         workers: WorkersFactory = Workers,
+        instance_ids: InstanceIds | None = None,
     ) -> None:
-        self.config = config or EngineConfig()
+        config = config or EngineConfig()
         callbacks = Callbacks(on_result, on_rejection, on_grounding, on_instructions)
-        self._state = StreamState(segmenter, self.config, clock_ns, callbacks, log)
+        self._state = StreamState(segmenter, config, clock_ns, callbacks, log, instance_ids)
         self._grounding = GroundStep(self._state)
         self._inline = MaskStep(self._state, before_segmenting=self._ground_due)
-        self._box = FrameBox(keep_every=self.config.frame_policy == "every")
+        self._box = FrameBox(keep_every=config.frame_policy == "every")
         self._make_workers = workers
         self._workers: Workers | None = None
         self._started_ns = clock_ns()
         self._life = threading.Lock()  # start, stop and process exclude each other
-        if segmenter.sampling.horizon_s > self.config.buffer_s:
+        if segmenter.sampling.horizon_s > config.buffer_s:
             self._state.say(
                 logging.WARNING,
                 "horizon",
-                f"buffer_s {self.config.buffer_s:g} is shorter than the {segmenter.sampling.horizon_s:g} s that the "
+                f"buffer_s {config.buffer_s:g} is shorter than the {segmenter.sampling.horizon_s:g} s that the "
                 "recipe looks back: its clips will be shorter",
             )
 
@@ -73,6 +75,11 @@ class StreamingEngine:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def config(self) -> EngineConfig:
+        """The configuration in force."""
+        return self._state.config
 
     @property
     def running(self) -> bool:
@@ -123,6 +130,16 @@ class StreamingEngine:
         for _ in range(self._box.clear()):
             self._state.recorder.count("drops", "reset")
         self._forget("reset")
+        self._state.outbox.deliver()
+
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Go by another configuration from the next step on; nothing is forgotten. A lower ``max_instructions`` ends
+        none that is there. Raises BadInput, and changes nothing, for a field that holds for the engine's life
+        (``config.FIXED``)."""
+        check_change(self.config, config)
+        self._catch_up()
+        with self._state.guard:
+            self._state.reconfigure(config)
         self._state.outbox.deliver()
 
     # Frames
@@ -177,7 +194,7 @@ class StreamingEngine:
         with self._state.guard:
             for entry in list(self._state.book):
                 if entry.instruction.id != instruction.id:
-                    self._state.book.end(entry.instruction.id, "replaced")
+                    self._state.book.end(entry.instruction.id, "replaced", Ending.REPLACED)
             self._add(instruction)
         self._state.outbox.deliver()
 

@@ -130,11 +130,11 @@ class MaskStep:
         state, frame = self._state, look.frame
         now_ns = state.clock_ns()
         look.stream.alive_ns, look.stream.stale = now_ns, False
-        state.book.settle(frame.camera, frame.stamp_ns)
+        answered = state.book.settle(frame.camera, frame.stamp_ns)
         state.post_events()
         age_s = (now_ns - frame.stamp_ns) / 1e9
         state.recorder.frame_out(time.monotonic_ns(), age_s, look.timings)
-        return FrameResult(frame, tuple(targets), age_s, look.timings)
+        return FrameResult(frame, tuple(targets), age_s, look.timings, answered)
 
     def _is_obsolete(self, look: Look) -> bool:
         if look.stream.buffer.epoch == look.epoch:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from ..core import Frame, InstructSegError, Segmenter
+from ..tracking.ids import InstanceIds
 from .admission import Admission
 from .book import InstructionBook
 from .buffer import FrameBuffer
@@ -57,6 +58,7 @@ class StreamState:
         clock_ns: Callable[[], int],
         callbacks: Callbacks,
         log: Log | None,
+        ids: InstanceIds | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.config = config
@@ -64,18 +66,27 @@ class StreamState:
         self.callbacks = callbacks
         self.guard = threading.Condition()
         self.admission = Admission(config.cameras, config.max_rate)
-        self.book = InstructionBook(config)
+        self.book = InstructionBook(config, ids)
         self.streams: dict[str, CameraStream] = {}
         self.recorder = Recorder()
         self.outbox = Outbox(self._callback_failed)
-        max_age_s = config.max_age if config.frame_policy == "latest" else 0.0  # "every" drops nothing
-        levels = len(STEPS) if segmenter.resolution_scale is not None else len(STEPS) - 1
-        self.degradation = Degradation(max_age_s, levels)
+        self.degradation = self._degradation()
         self._log = log or logging.getLogger("instructseg.streaming").log
         self._last_said: dict[str, float] = {}
         self._reported: tuple[InstructionStatus, ...] = ()
 
     # Under the guard
+
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Go by this configuration from the next step on."""
+        before, self.config = self.config, config
+        if config.max_age != before.max_age:
+            self.degradation = self._degradation()
+            self._adapt()
+        self.admission.limit(config.max_rate)
+        self.book.reconfigure(config)
+        self.post_events()
+        self.guard.notify_all()
 
     def stream(self, frame: Frame) -> CameraStream:
         """The stream a frame belongs to, ready for it: flushed when time or size has jumped."""
@@ -178,6 +189,10 @@ class StreamState:
         if now - self._last_said.get(kind, -_QUIET_S) >= _QUIET_S:
             self._last_said[kind] = now
             self._log(level, message)
+
+    def _degradation(self) -> Degradation:
+        max_age_s = self.config.max_age if self.config.frame_policy == "latest" else 0.0  # "every" drops nothing
+        return Degradation(max_age_s, len(STEPS) if self.segmenter.resolution_scale is not None else len(STEPS) - 1)
 
     def _adapt(self) -> None:
         level = self.degradation.level

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 from ..core import BadInput, Frame, Grounding, Instruction, State
 from ..tracking.types import RejectionEvent, TargetState
 
-__all__ = ["FrameRefused", "FrameResult", "GroundingResult", "InstructionStatus", "RejectionEvent", "TargetState"]
+__all__ = [
+    "Ending",
+    "FrameRefused",
+    "FrameResult",
+    "GroundingResult",
+    "InstructionStatus",
+    "RejectionEvent",
+    "TargetState",
+]
 
 
 class FrameRefused(BadInput):
@@ -18,18 +27,29 @@ class FrameRefused(BadInput):
         self.cause = cause
 
 
+class Ending(enum.Enum):
+    """Why an instruction is no longer worked on."""
+
+    ANSWERED = "answered"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    REPLACED = "replaced"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrameResult:
     """Every target on one processed frame; the masks are masks of exactly this frame.
 
     age_s: clock minus the frame's stamp just before publication. timings: seconds by step ("encode_s", its share where
     frames of several cameras were encoded together, "segment_s", and "ground_s" when the frame was grounded inline).
+    answered: the ONE_SHOT instructions that this frame answered, as they ended.
     """
 
     frame: Frame
     targets: tuple[TargetState, ...]
     age_s: float
     timings: dict[str, float]
+    answered: tuple[InstructionStatus, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,9 +67,9 @@ class InstructionStatus:
     """What the engine is doing about one instruction, summed over its targets and cameras.
 
     state: the best one any of its targets is in. since_ns: when that target entered it, in the time base of the frames.
-    instance_ids: those in use. active: False exactly once, in the report in which the instruction has ended; ``reason``
-    then says why. live: number of its targets that are PRESENT or OCCLUDED. score, rejection_score, grounded_stamp_ns:
-    of its best target.
+    instance_ids: those in use. ending: None while it is worked on; why it ended exactly once, in the report in which it
+    has, and ``reason`` then says so in words. live: number of its targets that are PRESENT or OCCLUDED. score,
+    rejection_score, grounded_stamp_ns: of its best target.
     """
 
     instruction: Instruction
@@ -57,8 +77,13 @@ class InstructionStatus:
     reason: str
     since_ns: int
     instance_ids: tuple[int, ...] = ()
-    active: bool = True
+    ending: Ending | None = None
     live: int = 0
     score: float = 0.0
     rejection_score: float = 0.0
     grounded_stamp_ns: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still worked on."""
+        return self.ending is None

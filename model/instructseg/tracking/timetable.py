@@ -45,6 +45,13 @@ class Timetable:
             return "all"
         return "missing" if missing else None
 
+    def reschedule(self, schedule: Schedule) -> None:
+        """Go by other periods from now on, as if the last question had been asked under them. A back-off after failures
+        runs out first."""
+        if self._next_ns is not None and not self._failures:
+            self._next_ns += round((schedule.period_ns - self.schedule.period_ns) * self.pace)
+        self.schedule = schedule
+
     def begin(self, key_stamp_ns: int, everything: bool, turn: int) -> None:
         """The reasoner is about to be asked with this key frame; everything: about every target there is."""
         self._next_ns = key_stamp_ns + round(self.schedule.period_ns * self.pace)

@@ -76,6 +76,23 @@ class TokenTracker:
         """Ids of the slots that were ever grounded."""
         return self._identities.all
 
+    def reconfigure(self, policy: Policy, schedule: Schedule, max_targets: int) -> None:
+        """Judge by these rules from the next evidence on. Targets beyond ``max_targets`` end; where there may be more
+        of them than before, the reasoner is asked about all."""
+        self._policy = policy
+        self.timetable.reschedule(schedule)
+        if max_targets > self._max_targets:
+            self.timetable.at_once()
+            self.timetable.doubt = True
+        self._max_targets = max_targets
+        for target in list(self.targets):
+            target.machine.policy = policy
+            if target.slot >= max_targets:
+                target.machine.dropped(f"max_targets is {max_targets} now", target.machine.since_ns)
+                self._collect()
+                self._identities.rename(target.slot)
+                self.targets.remove(target)
+
     # When to ask the reasoner
 
     def due(self, stamp_ns: int) -> bool:
