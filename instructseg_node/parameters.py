@@ -111,6 +111,14 @@ class Settings:
     stale_after: float = _entry(
         _ENGINE.stale_after, ACTIVATE, "seconds without a frame before STALE", low=0.01, high=3600.0
     )
+    reacquire: str = _entry(
+        _ENGINE.reacquire, ACTIVATE, "what keeps its id after being out of sight: place: what comes back where it was "
+        "last seen, or where it left, and looks like it; looks: whatever looks like it", allowed=("place", "looks"),
+    )  # fmt: skip
+    reacquire_within: float = _entry(
+        _ENGINE.reacquire_within, ACTIVATE, "seconds out of sight after which reacquire place gives a new id",
+        low=0.0, high=3600.0,
+    )  # fmt: skip
     max_targets: int = _entry(_ENGINE.max_targets, ACTIVATE, "most targets of one instruction", low=1, high=255)
     max_instructions: int = _entry(_ENGINE.max_instructions, ACTIVATE, "most instructions at a time", low=1, high=255)
     max_rate: float = _entry(

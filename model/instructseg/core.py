@@ -199,7 +199,7 @@ class Segmenter(abc.ABC):
     device: str = "cpu"
     carries_tokens: bool = True  # whether a token must see the frames since its key frame; False: each is read anew
     resolution_scale: float | None = None  # set by an overloaded engine to 0.5, else 1.0; None: the recipe has one size
-    tokens_identify: bool = False  # whether a token tells its thing from a look-alike; then it sees nothing in one
+    tokens_identify: bool = False  # whether a token sees its thing wherever that is, and nothing in a look-alike
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
     notes_untracked: tuple[str, ...] = ()  # those of them that no longer hold once a tracker carries the masks
@@ -215,6 +215,11 @@ class Segmenter(abc.ABC):
     @abc.abstractmethod
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
         """A mask on this frame for each token, in order. Never raises for an invisible target: its score is low."""
+
+    def likeness(self, old: Any, new: Any) -> float | None:
+        """How much what two tokens stand for looks like one and the same thing, in [0, 1]: below one half it is another
+        one. None: the recipe cannot tell."""
+        return None
 
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         """Run every step once, so that the first real frame is not slower than the others."""

@@ -7,6 +7,7 @@ every frame that is left out a loss.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from unit.drawn_scenes import WIDTH, DrawnScene, Thing, Watcher
@@ -139,13 +140,33 @@ def test_a_long_cover_is_occluded_then_lost_and_the_thing_returns_with_its_id() 
     assert all(watcher.shows(sight, "target") for sight in back)
 
 
-def test_a_thing_that_leaves_and_comes_back_elsewhere_keeps_its_id() -> None:
+def leaving(back: Callable[[float], float | None]) -> Thing:
+    """Out on the right at 2.8 s; ``back``: its left edge from 5 s on."""
+
     def left(t: float) -> float | None:
         if t < 3.0:
-            return 240 + max(0.0, t - 1.5) * SPEED  # out on the right at 2.8 s
-        return None if t < 5.0 else min(60.0, (t - 5.0) * SPEED - 16)  # in again on the left
+            return 240 + max(0.0, t - 1.5) * SPEED
+        return None if t < 5.0 else back(t - 5.0)
 
-    watcher = Watcher(DrawnScene(target=Thing("red", left)), FollowingSegmenter(), until=8.0, ground_s=0.3)
+    return Thing("red", left)
+
+
+def on_the_right(t: float) -> float:
+    return max(220.0, WIDTH - t * SPEED)
+
+
+def on_the_left(t: float) -> float:
+    return min(60.0, t * SPEED - 16)
+
+
+@pytest.mark.parametrize(
+    ("back", "reacquire", "ids"),
+    [(on_the_right, "place", {1}), (on_the_left, "place", {1, 2}), (on_the_left, "looks", {1})],
+)
+def test_a_thing_that_leaves_keeps_its_id_where_it_comes_back_in(back, reacquire: str, ids: set[int]) -> None:
+    # By its picture alone, what comes in on the other side may be another one of its kind.
+    scene = DrawnScene(target=leaving(back))
+    watcher = Watcher(scene, FollowingSegmenter(), until=8.0, ground_s=0.3, reacquire=reacquire)
     watcher.instruct(0.5, "red")
     watcher.run()
     gone = [sight for sight in watcher.sights() if 2.9 <= sight.stamp < 5.0]
@@ -154,7 +175,38 @@ def test_a_thing_that_leaves_and_comes_back_elsewhere_keeps_its_id() -> None:
     masks = [sight for sight in watcher.sights() if sight.target.mask is not None]
     assert masks[0].stamp < 1.0 and masks[-1].stamp > 7.9
     assert all(watcher.shows(sight, "target") for sight in masks)
-    assert {sight.target.instance_id for sight in masks} == {1}
+    assert {sight.target.instance_id for sight in masks} == ids
+    refused = [event.reason for event in watcher.events if "not where that was last seen" in event.reason]
+    assert len(refused) == len(ids) - 1
+
+
+def test_a_twin_that_stays_does_not_become_the_thing_that_left() -> None:
+    scene = DrawnScene(target=leaving(on_the_right), twin=standing("red", 290 - 200, since=1.0, top=44))
+    watcher = Watcher(scene, FollowingSegmenter(), until=4.7, ground_s=0.2)
+    watcher.instruct(0.5, "red")
+    watcher.run()
+    by_id: dict[int, set[str]] = {}
+    for sight in watcher.sights():
+        if sight.target.mask is not None:
+            (thing,) = [name for name in ("target", "twin") if watcher.shows(sight, name)]
+            by_id.setdefault(sight.target.instance_id, set()).add(thing)
+    assert by_id == {1: {"target"}, 2: {"twin"}}
+    lost = [event for event in watcher.events if event.after is State.LOST]
+    assert {event.instance_id for event in lost} == {1}
+
+
+def test_what_a_follower_jumps_to_is_not_shown_as_its_thing() -> None:
+    # The reach of this token is the whole picture, as a memory's is: without its thing it goes to the twin at once.
+    scene = covered(2.0, 5.0)
+    scene.things["twin"] = standing("red", 290, since=1.5, top=2)
+    watcher = Watcher(scene, FollowingSegmenter(reach=400.0), until=4.0, ground_s=0.2, ground_on_loss=False)
+    watcher.instruct(0.5, "red")
+    watcher.run()
+    assert watcher.states() == [State.GROUNDING, State.PRESENT, State.OCCLUDED, State.LOST]
+    masks = [sight for sight in watcher.sights() if sight.target.mask is not None]
+    assert all(watcher.shows(sight, "target") for sight in masks)
+    reasons = {sight.target.reason for sight in watcher.sights() if sight.state is State.OCCLUDED}
+    assert reasons == {"not visible: what looks like it is too far from where it was last seen"}
 
 
 def test_a_look_alike_that_passes_by_is_not_taken() -> None:

@@ -44,6 +44,8 @@ def encoded(seconds: float, **kwargs) -> EncodedFrame:
         ("max_instructions", 0),
         ("max_rate", -1.0),
         ("max_age", -1.0),
+        ("reacquire", "colour"),
+        ("reacquire_within", -1.0),
         ("refresh_period", -1.0),
         ("ground_on_loss", 1),
         ("frame_policy", "newest"),

@@ -73,6 +73,8 @@ class InstructionBook:
             config.reject_threshold,
             round(config.lost_after * 1e9),
             reacquire_by_token=not config.ground_on_loss,
+            by_place=config.reacquire == "place",
+            within_ns=round(config.reacquire_within * 1e9),
         )
         self._schedule = Schedule(
             round(config.ground_period * 1e9), round(config.refresh_period * 1e9), config.ground_on_loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,13 @@ def checked_masks(masks: Sequence[TargetMask], tokens: Sequence[Any], frame: Fra
             _check_image(f"confidence {slot}", mask.confidence, np.uint8, frame.size)
         _check_unit(f"score of mask {slot}", mask.score)
     return masks
+
+
+def checked_likeness(told: Mapping[tuple[int, int], float]) -> Mapping[tuple[int, int], float]:
+    """Numbers in 0..1, or SegmenterFault."""
+    for (place, slot), value in told.items():
+        _check_unit(f"likeness of answer {place} and target {slot}", value)
+    return told
 
 
 def _check_image(name: str, image: Any, dtype: type, size: tuple[int, int]) -> None:

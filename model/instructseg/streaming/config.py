@@ -8,6 +8,7 @@ import math
 from ..core import BadInput
 
 FRAME_POLICIES = ("latest", "every")
+REACQUIRE = ("place", "looks")
 
 # (field, lowest, highest) with units in the field's comment below; both ends allowed.
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -19,6 +20,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("reject_threshold", 0.0, 1.0),
     ("lost_after", 0.0, 3600.0),
     ("stale_after", 0.01, 3600.0),
+    ("reacquire_within", 0.0, 3600.0),
     ("max_targets", 1, 255),
     ("max_instructions", 1, 255),
     ("max_rate", 0.0, 1000.0),
@@ -42,6 +44,9 @@ class EngineConfig:
     reject_threshold: float = 0.5  # rejection score that makes it NO_TARGET
     lost_after: float = 1.0  # seconds OCCLUDED before LOST
     stale_after: float = 0.5  # seconds without a processed frame before STALE
+    reacquire: str = "place"  # what keeps its id after being out of sight; place: what is where it was last seen, or
+    # comes in where it left, and looks like it; looks: whatever looks like it
+    reacquire_within: float = 30.0  # seconds that "place" holds
     max_targets: int = 8  # targets of one instruction on one camera
     max_instructions: int = 8
     max_rate: float = 0.0  # frames per second and camera taken from submit_frame; 0: all
@@ -55,6 +60,7 @@ class EngineConfig:
         if not isinstance(self.ground_on_loss, bool):
             raise BadInput(f"EngineConfig.ground_on_loss must be True or False; got {self.ground_on_loss!r}")
         _check_choice("frame_policy", self.frame_policy, FRAME_POLICIES)
+        _check_choice("reacquire", self.reacquire, REACQUIRE)
         _check_cameras(self.cameras)
 
 

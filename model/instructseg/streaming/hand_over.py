@@ -10,7 +10,7 @@ from typing import Any
 from ..core import Clip, EncodedFrame, Grounding, TargetMask
 from ..tracking.identity import Sightings
 from ..tracking.token_tracker import TokenTracker
-from .checks import checked_masks
+from .checks import checked_likeness, checked_masks
 from .state import CameraStream, StreamState
 
 _PACE_STEPS = 4  # the pace of the camera is measured over so many replayed frames
@@ -106,9 +106,13 @@ class HandOver:
         tokens = _tokens(answers) + [token for witnesses in old for token in witnesses.values()]
         masks = iter(self._segment(encoded, tokens))
         new_masks = [{place: next(masks) for place in answer.tokens} for answer in answers]
+        segmenter = self._state.segmenter
         for answer, new, witnesses in zip(answers, new_masks, old, strict=True):
             seen = {slot: next(masks) for slot in witnesses}
-            answer.sightings = Sightings(new, seen, self._state.segmenter.tokens_identify)
+            pairs = [(place, slot) for place in new for slot in witnesses]
+            likeness = {pair: segmenter.likeness(witnesses[pair[1]], answer.tokens[pair[0]]) for pair in pairs}
+            told = {pair: value for pair, value in likeness.items() if value is not None}
+            answer.sightings = Sightings(new, seen, segmenter.tokens_identify, checked_likeness(told))
 
     def _segment(self, encoded: EncodedFrame, tokens: list[Any]) -> Sequence[TargetMask]:
         return checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame)

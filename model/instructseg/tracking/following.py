@@ -124,6 +124,9 @@ class FollowingSegmenter(Segmenter):
             current[i] = token
         return [dataclasses.replace(token.shown, token=token) for token in current]
 
+    def likeness(self, old: FollowedToken, new: FollowedToken) -> float | None:
+        return self.recipe.likeness(old.own, new.own)
+
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         self.recipe.warm_up(height, width)
         features = self.tracker.encode(np.zeros((height, width, 3), np.uint8))

@@ -16,9 +16,11 @@ import numpy as np
 from ..core import TargetMask
 from .agreement import overlap
 from .ids import InstanceIds
+from .whereabouts import Place, Whereabouts
 
 _SAME = 0.5  # intersection over union from which two masks show the same thing
 _APART = 0.1  # share of the smaller mask below which they show different things; between: no evidence
+_ALIKE = 0.5  # likeness from which two tokens may stand for one thing
 
 
 class Finding(enum.Enum):
@@ -35,12 +37,14 @@ class Sightings:
     """Masks on one frame: of the answer's tokens by their place in the answer, and of old tokens by slot. A mask counts
     from a score of ``limit`` on.
 
-    old_identify: an old token that sees nothing says that its thing is not there; else it says nothing.
+    old_identify: an old token that sees nothing says that its thing is not there; else it says nothing. likeness: by
+    place and slot, where the recipe can tell (``Segmenter.likeness``).
     """
 
     new: Mapping[int, TargetMask]
     old: Mapping[int, TargetMask]
     old_identify: bool = False
+    likeness: Mapping[tuple[int, int], float] = dataclasses.field(default_factory=dict)
 
     def recognised(self, limit: float) -> dict[int, int]:
         """Place in the answer -> slot that shows the same thing, one to one; its own slot comes before a better fit."""
@@ -69,6 +73,12 @@ class Sightings:
         apart = common < _APART * min(np.count_nonzero(new.mask), np.count_nonzero(old.mask))
         return Finding.OTHER if apart else Finding.MAYBE
 
+    def unlike(self, place: int, slot: int) -> str:
+        """Why the answer at ``place`` does not look like the thing of ``slot``, in words; "" where it does, or where
+        nobody can tell."""
+        likeness = self.likeness.get((place, slot), 1.0)
+        return "" if likeness >= _ALIKE else f"what was found does not look like the thing followed ({likeness:.2f})"
+
     def slots(self, answered: int, kept: set[int], most: int, limit: float) -> dict[int, int]:
         """Place in the answer -> slot: where it is recognised, else of the same number, else a free one of ``most``.
         kept: slots that the answer cannot change."""
@@ -91,7 +101,7 @@ class Sightings:
 
 
 class SlotIdentities:
-    """The ids of one tracker's slots, and for each the newest token that showed its thing.
+    """The ids of one tracker's slots, and for each the newest token that showed its thing, and where that was.
 
     A slot keeps its id until what it stands for has become another thing; doubts count the answers in a row that said
     so.
@@ -101,6 +111,7 @@ class SlotIdentities:
         self._ids = ids
         self._slot_ids: dict[int, int] = {}
         self._tokens: dict[int, Any] = {}
+        self._places: dict[int, Whereabouts] = {}
         self._doubts: dict[int, int] = {}
 
     @property
@@ -126,11 +137,23 @@ class SlotIdentities:
         """The slot stands for another thing from now on."""
         self._ids.release(self._slot_ids.pop(slot, 0))
         self._tokens.pop(slot, None)
+        self._places.pop(slot, None)
         self._doubts.pop(slot, None)
 
     def saw(self, slot: int, token: Any) -> None:
         """The slot's thing was in view, and this is its token after that frame."""
         self._tokens[slot] = token
+
+    def stood(self, slot: int, place: Place, stamp_ns: int, anew: bool = False) -> Whereabouts:
+        """The slot's thing was seen at that place; its whereabouts now. anew: how it moved before says nothing."""
+        known = None if anew else self._places.get(slot)
+        where = Whereabouts.at(place, stamp_ns) if known is None else known.moved_to(place, stamp_ns)
+        self._places[slot] = where
+        return where
+
+    def whereabouts(self, slot: int) -> Whereabouts | None:
+        """Where the slot's thing was last seen; None: not yet."""
+        return self._places.get(slot)
 
     def doubt(self, slot: int) -> int:
         """Another answer that contradicts the slot's old token; how many in a row."""
@@ -143,6 +166,7 @@ class SlotIdentities:
     def forget_tokens(self) -> None:
         """Old tokens cannot be shown the frames to come; the ids stay."""
         self._tokens.clear()
+        self._places.clear()
         self._doubts.clear()
 
     def release(self) -> None:

@@ -23,7 +23,9 @@ class Policy:
     it counts as OCCLUDED; uncertain_band: half width of the rejection scores that decide nothing; reacquire_by_token:
     whether a LOST target may return by its old token, for owners who do not ground again on loss. collapse: how far the
     score of a PRESENT target may fall below what it usually is before the reasoner is asked again. confirmations: how
-    many answers in a row must point at another thing before it is believed, under a new id."""
+    many answers in a row must point at another thing before it is believed, under a new id. by_place: whether a thing
+    that was out of sight keeps its id only where it was last seen (``whereabouts``), at most within_ns later; else
+    whatever looks like it keeps the id."""
 
     present_threshold: float = 0.5
     reject_threshold: float = 0.5
@@ -33,6 +35,8 @@ class Policy:
     uncertain_band: float = 0.05
     collapse: float = 0.25
     confirmations: int = 2
+    by_place: bool = True
+    within_ns: int = 30_000_000_000
 
 
 class Verdict(enum.Enum):
@@ -115,15 +119,16 @@ class TargetStateMachine:
             self._move(self.state, f"{reason}; waiting for its first mask", stamp_ns)
         return verdict
 
-    def segmented(self, score: float, pixels: int, stamp_ns: int) -> None:
-        """Take the mask head's evidence on one frame; without an armed token it says nothing and is ignored."""
+    def segmented(self, score: float, pixels: int, stamp_ns: int, elsewhere: bool = False) -> None:
+        """Take the mask head's evidence on one frame; without an armed token it says nothing and is ignored. elsewhere:
+        the mask is where this thing cannot be, so that it is another one's."""
         if not self.armed:
             return
         self.score = score
         limit = self.policy.present_threshold
         if self.state is State.PRESENT:
             limit -= self.policy.hysteresis
-        if pixels > 0 and score >= limit:
+        if pixels > 0 and score >= limit and not elsewhere:
             self.ever_present = True
             self._move(State.PRESENT, f"visible, score {score:.2f}", stamp_ns)
         elif self.state is State.LOST:
@@ -133,6 +138,8 @@ class TargetStateMachine:
             self._lose(f"not seen for more than {self.policy.lost_after_ns / 1e9:g} s", stamp_ns)
         else:
             detail = f"score {score:.2f}, limit {limit:.2f}" if pixels else "its mask is empty"
+            if elsewhere and score >= limit:
+                detail = "what looks like it is too far from where it was last seen"
             self._move(State.OCCLUDED, f"not visible: {detail}", stamp_ns)
 
     def dropped(self, reason: str, stamp_ns: int) -> None:

@@ -15,6 +15,7 @@ from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
 from .timetable import Schedule, Timetable
 from .types import EVENT_STATES, RejectionEvent, TargetState
+from .whereabouts import Place
 
 _USUAL_RATE = 0.05  # of the running mean of scores: about the last 20 frames
 _SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is that one, seen twice
@@ -153,6 +154,7 @@ class TokenTracker:
             if target.machine.grounded(answer, stamp_ns) is Verdict.ACCEPTED:
                 target.token = tokens.get(place, answer.token)
                 self._identities.name(slot)
+                self._place_anew(slot, sightings.new.get(place) if sightings else None, stamp_ns)
         self._drop_unnamed(kept.union(slots.values()), len(answers), stamp_ns)
         if not self.prompts():  # with prompts, the failures in a row end with the first frame that is segmented
             self.timetable.succeeded()
@@ -179,12 +181,17 @@ class TokenTracker:
             if target.machine.state is State.LOST and _is_shown(mask, shown):
                 target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
-            target.machine.segmented(mask.score, int(np.count_nonzero(mask.mask)), stamp_ns)
-            if target.token is prompt.token:  # else a newer grounding has already put its own token there
+            place = Place.of(mask.mask)
+            elsewhere = place is not None and not self._may_be_at(target.slot, place, stamp_ns)
+            pixels = 0 if place is None else int(np.count_nonzero(mask.mask))
+            target.machine.segmented(mask.score, pixels, stamp_ns, elsewhere)
+            # Not where a newer grounding has already put its own token, nor after a look at another thing.
+            if target.token is prompt.token and not elsewhere:
                 target.token = mask.token
             if target.machine.state is State.PRESENT:
                 shown[target.slot] = mask
                 self._identities.saw(target.slot, mask.token)
+                self._identities.stood(target.slot, place, stamp_ns)
                 self._watch(target, mask)
         for target in self.targets:
             if target.machine.state is State.PRESENT and target.slot not in shown:
@@ -263,6 +270,26 @@ class TokenTracker:
             usual = mask.score  # one collapse is one question
         target.usual = usual + _USUAL_RATE * (mask.score - usual)
 
+    def _may_be_at(self, slot: int, place: Place, stamp_ns: int) -> bool:
+        """Whether what is seen there can be the slot's thing, by where that was last seen."""
+        known = self._identities.whereabouts(slot)
+        return not self._policy.by_place or known is None or known.continues(place, stamp_ns, self._policy.within_ns)
+
+    def _other_thing(self, slot: int, place: int, sightings: Sightings, stamp_ns: int) -> str:
+        """Why an answer about a slot whose thing is out of sight is about another thing, in words; "": it is not."""
+        if unlike := sightings.unlike(place, slot):
+            return unlike
+        seen = Place.of(sightings.new[place].mask) if place in sightings.new else None
+        if seen is None or self._may_be_at(slot, seen, stamp_ns):
+            return ""
+        return "what was found looks like the thing followed, but is not where that was last seen"
+
+    def _place_anew(self, slot: int, mask: TargetMask | None, stamp_ns: int) -> None:
+        """What was accepted is the slot's thing, wherever that was."""
+        place = None if mask is None else Place.of(mask.mask)
+        if place is not None:
+            self._identities.stood(slot, place, stamp_ns, anew=True)
+
     @property
     def _lowest_score(self) -> float:
         """Of a mask that can be shown: of a target that is PRESENT already."""
@@ -273,6 +300,10 @@ class TokenTracker:
         say the same, the id ends as LOST and the slot begins anew."""
         machine, identities = target.machine, self._identities
         finding = Finding.MAYBE if sightings is None else sightings.compare(place, target.slot, self._lowest_score)
+        why = ""
+        if finding is Finding.MAYBE and sightings is not None and not machine.live:
+            why = self._other_thing(target.slot, place, sightings, stamp_ns)
+            finding = Finding.OTHER if why else Finding.MAYBE
         if finding is Finding.MAYBE:
             identities.trust(target.slot)
             return False
@@ -284,9 +315,9 @@ class TokenTracker:
             if machine.live or machine.state is State.STALE:
                 self.timetable.doubt = True
             else:
-                machine.taken("what was found is not the thing that was followed", stamp_ns)
+                machine.taken(why or "what was found is not the thing that was followed", stamp_ns)
             return True
-        machine.taken("the reasoner means another thing now", stamp_ns)
+        machine.taken(why or "the reasoner means another thing now", stamp_ns)
         self._collect()
         self._identities.rename(target.slot)
         self.targets.remove(target)  # a mask that is being computed with its token must not speak for the new thing

@@ -133,6 +133,17 @@ class UnifiedSegmenter(Segmenter):
         match = torch.sigmoid(self.model.head.match(questions, looks, latents.valid.expand(n, -1)))  # (N, K)
         return [self._follow(token, match[i], encoded, latents, now) for i, token in enumerate(tokens)]
 
+    def likeness(self, old: TargetToken, new: TargetToken) -> float:
+        """Agreement of colour and size, of the pair of things that agree best; the shape in sight changes too much with
+        the side that a thing shows."""
+        colors, sizes = len(self.model.config.colors), len(self.model.config.sizes)
+        named = old.appearance.shape[-1] - self.model.config.embedding
+
+        def alike(begin: int, end: int) -> torch.Tensor:  # (M, N) Bhattacharyya coefficients of probabilities
+            return old.appearance[:, begin:end].clamp(min=0).sqrt() @ new.appearance[:, begin:end].clamp(min=0).sqrt().T
+
+        return float((alike(0, colors) * alike(named - sizes, named)).max().clamp(0, 1))
+
     def _words(self, instructions: Sequence[Instruction]) -> torch.Tensor:
         """``(N, W)`` token ids, right-padded with 0."""
         limit = self.model.config.max_words
