@@ -24,12 +24,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import Connection
 from rosbags.interfaces import QosDurability as BagDurability
-from rosbags.rosbag2 import Reader, ReaderError
 from rosgraph_msgs.msg import Clock
 
 from instructseg.core import BadInput, InstructSegError
 
 from ..outputs import time_of
+from .bags import open_bag, read
+from .pace import Pace
 
 LEAD_S = 0.5  # /clock runs this long before the first message: the nodes' clocks are set by then
 
@@ -87,9 +88,9 @@ class BagPlayer:
         except BaseException:
             self._reader.close()
             raise
-        # A monotonic clock and a zero for it: bag time = zero + rate * (monotonic - started)
         self._zero_ns = self._reader.start_time
-        self._started = 0.0
+        tick = self._tick if self._clock else None
+        self._pace = Pace(self._zero_ns, playback.rate, playback.clock_hz, tick, self._doze)
 
     def close(self) -> None:
         self._reader.close()
@@ -109,34 +110,20 @@ class BagPlayer:
         """Publish everything at its time; the number of messages. ExternalShutdownException when told to end."""
         count, shown = 0, 0.0
         total = (self._reader.end_time - self._zero_ns) / 1e9
-        self._started = time.monotonic() + (LEAD_S if self._clock else 0.0)
-        for connection, stamp_ns, data in self._reader.messages(self._connections):
-            self._run_clock_until(stamp_ns)
+        self._pace.start(LEAD_S if self._clock else 0.0)
+        for connection, stamp_ns, data in read(self._reader, self._connections):
+            self._pace.run_until(stamp_ns)
             self._publishers[connection.id].publish(bytes(data))
             count += 1
             at = (stamp_ns - self._zero_ns) / 1e9
             if time.monotonic() - shown >= 1.0 or at >= total:
                 shown = time.monotonic()
                 self._report(f"playing {at:5.1f} of {total:.1f} s, {count} messages")
-        self._run_clock_until(self._reader.end_time + round(self._playback.tail_s * self._playback.rate * 1e9))
+        self._pace.run_until(self._reader.end_time + round(self._playback.tail_s * self._playback.rate * 1e9))
         return count
 
-    def _run_clock_until(self, bag_ns: int) -> None:
-        """Sleep until a bag time is due, with /clock ticking on the way, and once more at the end: nobody gets a
-        message from the future. Where we are late the clock says so: ages that others measure contain our delay."""
-        due = self._started + (bag_ns - self._zero_ns) / 1e9 / self._playback.rate
-        if self._clock is None:
-            self._doze(due - time.monotonic())
-            return
-        period = 1.0 / self._playback.clock_hz
-        while (left := due - time.monotonic()) > 0.0:
-            self._doze(min(left, period))
-            if left > period:
-                self._clock.publish(Clock(clock=time_of(self._bag_time_ns())))
-        self._clock.publish(Clock(clock=time_of(max(bag_ns, self._bag_time_ns()))))
-
-    def _bag_time_ns(self) -> int:
-        return self._zero_ns + round((time.monotonic() - self._started) * self._playback.rate * 1e9)
+    def _tick(self, bag_ns: int) -> None:
+        self._clock.publish(Clock(clock=time_of(bag_ns)))
 
     def _doze(self, seconds: float) -> None:
         """Sleep, but notice within a quarter of a second that rclpy has been shut down."""
@@ -164,16 +151,6 @@ class BagPlayer:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         return self._node.create_publisher(message_class(connection.msgtype), connection.topic, qos)
-
-
-def open_bag(bag: Path) -> Reader:
-    """An open reader of a bag's folder, or of a single ``.mcap`` or ``.db3`` file; BadInput where it is none."""
-    try:
-        reader = Reader(bag)
-        reader.open()
-    except (ReaderError, OSError) as error:
-        raise BadInput(f"cannot read the bag {bag}: {error}") from error
-    return reader
 
 
 def chosen(topic: str, patterns: Sequence[str]) -> bool:

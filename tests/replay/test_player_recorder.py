@@ -19,7 +19,8 @@ from instructseg_node.conversions import stamp_ns
 from instructseg_node.demo.records import IMAGE
 from instructseg_node.replay import player as bag_player
 from instructseg_node.replay.bag_types import MissingTypes, message_folder, typestore
-from instructseg_node.replay.player import BagPlayer, NobodyListens, Playback, chosen, message_class, open_bag
+from instructseg_node.replay.bags import open_bag
+from instructseg_node.replay.player import BagPlayer, NobodyListens, Playback, chosen, message_class
 from instructseg_node.replay.recorder import BagClock, BagFile, Recorder
 
 
