@@ -33,7 +33,7 @@ BENCHMARKS = (
         "https://www.mpi-inf.mpg.de, Video Object Segmentation with Language Referring Expressions",
         counts={"train": {"videos": 60}, "valid": {"videos": 30}},
         local=SPLITS,
-        marks=("valid/Annotations/*/00000.png",),
+        marks=("valid/Annotations/blackswan", "train/Annotations/bear"),
     ),
 )
 
