@@ -21,7 +21,7 @@ INDEX = "meta_expressions.json"
 
 BENCHMARKS = (
     Benchmark(
-        name="reason-vos",
+        name="reasonvos",
         title=TITLE,
         reader=f"{__name__}:open_split",
         splits=SPLITS,
@@ -57,4 +57,4 @@ def open_split(root: Path, split: str) -> Dataset:
         )  # fmt: skip
 
     path = root / INDEX
-    return SampleList("reason-vos", split, video_samples(path, read_videos(path), root / "JPEGImages", make))
+    return SampleList("reasonvos", split, video_samples(path, read_videos(path), root / "JPEGImages", make))
