@@ -14,6 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core import BadInput
+
+
+class NotOnDisk(BadInput):
+    """A split of a data set is not there at all (nobody needs all of them), as opposed to broken."""
+
 
 class Kind(enum.Enum):
     """What sort of expression it is; benchmarks report these apart (ReVOS: three of them)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core import BadInput
-from ..samples import Benchmark, Dataset, Kind, Sample
+from ..samples import Benchmark, Dataset, Kind, NotOnDisk, Sample
 from .coco_index import CocoTruth, open_index
 from .image_files import one_image
 
@@ -72,7 +72,10 @@ def open_stuff(root: Path, split: str) -> Dataset:
 
 def _open(root: Path, what: str, split: str) -> Dataset:
     name = split if split[-1].isdigit() else f"{split}2017"
-    return CocoSemantic(root / "annotations" / f"{what}_{name}.json", root / name)
+    annotations = root / "annotations" / f"{what}_{name}.json"
+    if not annotations.exists():
+        raise NotOnDisk(f"{annotations} is missing")
+    return CocoSemantic(annotations, root / name)
 
 
 _LICENCE = "annotations CC BY 4.0; images keep their Flickr licences"

@@ -1,6 +1,6 @@
 """ReasonSeg: questions whose answer is a thing in an image (LISA, Lai 2024).
 
-``<root>/ReasonSeg/{train,val,test}/*.jpg`` with a ``.json`` of the same name, and ``explanatory/train.json``. One sample
+``<root>/ReasonSeg/{train,val,test}/*.jpg`` with a ``.json`` of the same name; ``explanatory/train.json``. One sample
 an image: its first text, as evaluation asks it; all of them are in ``extra["texts"]``, of which training draws.
 """
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ...core import BadInput
-from ..samples import Benchmark, Dataset, Kind, Sample, Truth, Truths
+from ..samples import Benchmark, Dataset, Kind, NotOnDisk, Sample, Truth, Truths
 from .image_files import image_size, one_image
 from .json_files import read_json
 
@@ -28,7 +28,7 @@ class ReasonSeg(Dataset):
         """Raises BadInput where the folder of the split, or everything in it, is missing."""
         self.folder = root / "ReasonSeg" / split
         if not self.folder.is_dir():
-            raise BadInput(f"{self.folder} is missing: the split {split!r} of ReasonSeg")
+            raise NotOnDisk(f"{self.folder} is missing: the split {split!r} of ReasonSeg")
         files = (path for path in self.folder.iterdir() if path.suffix in (".jpg", ".json"))
         self.names = sorted({path.stem for path in files})  # one half of a pair counts, so that its lack is noticed
         if not self.names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..samples import Benchmark, Dataset
+from ..samples import Benchmark, Dataset, NotOnDisk
 from .plain_pickles import read_plain_pickle
 from .references import ReferringImages, parse_references
 
@@ -31,6 +31,8 @@ def open_refcocog(root: Path, split: str) -> Dataset:
 def _open(root: Path, name: str, by: str, split: str) -> Dataset:
     """Raises BadInput naming file and key."""
     path = root / name / f"refs({by}).p"
+    if not path.exists():
+        raise NotOnDisk(f"{path} is missing")
     return ReferringImages(root / name, parse_references(read_plain_pickle(path), split, path, several=False), root)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...core import BadInput
-from ..samples import Sample
+from ..samples import NotOnDisk, Sample
 from .image_files import ImageFiles
 from .json_files import read_json
 
@@ -25,7 +25,8 @@ def require(root: Path, title: str, *parts: str) -> None:
     for part in parts:
         if not (root / part).exists():
             found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-            raise BadInput(f"{root} is no root of {title}: {part} is missing; there is: {found}")
+            kind = NotOnDisk if part == parts[0] else BadInput  # without its index a split is not there, not broken
+            raise kind(f"{root} is no root of {title}: {part} is missing; there is: {found}")
 
 
 def known_split(split: str, splits: tuple[str, ...], title: str) -> None:
