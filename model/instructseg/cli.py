@@ -1,4 +1,4 @@
-"""``instructseg``: segment, train, eval, inspect and recipes from the command line, without ROS.
+"""``instructseg``: segment, train, eval, data, inspect and recipes from the command line, without ROS.
 
 Exit codes: 0 done (a refusal by the model is an answer, not an error), 1 the model failed on some frames, 2 the input
 or the call was wrong, 130 interrupted. An error is one line that names the thing, its value and the remedy.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import evaluate, inspect, recipes, segment, train
+from .commands import data, evaluate, inspect, recipes, segment, train
 from .core import InstructSegError
 
 
@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="instructseg", description="Masks of what a plain-language instruction names, in any video.")
     parser.add_argument("--version", action="version", version=f"instructseg {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command in (segment, train, evaluate, inspect, recipes):
+    for command in (segment, train, evaluate, data, inspect, recipes):
         command.add_parser(subparsers)
     return parser
 

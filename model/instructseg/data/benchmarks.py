@@ -15,7 +15,18 @@ from ..core import BadInput
 from .samples import Benchmark, Dataset
 
 # Reader modules, in the order in which the commands list them.
-READERS = ("refcoco", "grefcoco", "reason_seg", "coco_semantic")
+READERS = (
+    "refcoco",
+    "grefcoco",
+    "reason_seg",
+    "coco_semantic",
+    "ref_youtube_vos",
+    "ref_davis17",
+    "mevis",
+    "revos",
+    "reason_vos",
+    "vos",
+)
 
 
 @functools.cache
