@@ -31,7 +31,7 @@ class Health:
 
     phase: lifecycle state. failure: why the last transition failed, or "". silent: seconds without an image of every
     camera that is overdue. new_faults: exceptions in the model since the last report. notes: what the user must know of
-    the checkpoint.
+    the checkpoint. spatial: figures of the 3-D outputs.
     """
 
     phase: str
@@ -42,6 +42,7 @@ class Health:
     silent: Mapping[str, float] = dataclasses.field(default_factory=dict)
     new_faults: int = 0
     notes: tuple[str, ...] = ()
+    spatial: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 def report(name: str, health: Health, statistics: EngineStatistics | None) -> DiagnosticArray:
@@ -66,6 +67,7 @@ def stream_status(name: str, health: Health, statistics: EngineStatistics | None
     if statistics is not None:
         values |= _figures(statistics)
     values |= {f"seconds without image {camera}": f"{seconds:.1f}" for camera, seconds in health.silent.items()}
+    values |= health.spatial
     values |= {f"note {number}": note for number, note in enumerate(health.notes, 1)}
     values["last error"] = health.failure or (statistics.last_error if statistics else "")
     status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
@@ -124,6 +126,7 @@ def _figures(statistics: EngineStatistics) -> dict[str, str]:
         "dropped": statistics.drops,
         "reset": statistics.resets,
         "groundings": statistics.groundings,
+        "asked": statistics.asked,
         "faults": statistics.faults,
         "queue": statistics.queue_depths,
     }

@@ -16,7 +16,7 @@ from instructseg_msgs.msg import Instruction as InstructionMessage
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
 from instructseg.core import BadInput, Frame, Instruction
@@ -26,6 +26,7 @@ from .complaints import Complaints
 from .conversions import compressed_to_rgb, image_to_rgb, stamp_ns
 from .intake import Intake, spoken
 from .interface import INPUT
+from .outputs_3d import Outputs3D
 from .parameters import Settings
 from .qos import profile
 from .watch import CameraWatch
@@ -34,7 +35,8 @@ from .watch import CameraWatch
 class Inputs:
     """The subscriptions of one activation, from creation to :meth:`close`.
 
-    saw: called with every good frame before the engine has it. enabled: while False, images are not looked at.
+    saw: called with every good frame before the engine has it. spatial: takes depth and camera_info. enabled: while
+    False, images are not looked at.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Inputs:
         engine: StreamingEngine,
         complaints: Complaints,
         saw: Callable[[Frame], None],
+        spatial: Outputs3D,
     ) -> None:
         self.enabled = True
         self.command_mode = settings.command_mode
@@ -52,6 +55,7 @@ class Inputs:
         self._engine = engine
         self._complaints = complaints
         self._saw = saw
+        self._spatial = spatial
         self._intake = Intake()
         self._subscriptions: list[Subscription] = []
 
@@ -59,9 +63,16 @@ class Inputs:
         if settings.image_transport == "compressed":
             kind, convert = (CompressedImage, compressed_to_rgb)
         # "every" needs a queue before a callback that waits; for "latest" an older image is worth nothing.
-        images = profile(INPUT["image"], 32 if settings.frame_policy == "every" else 1)
+        queue = 32 if settings.frame_policy == "every" else None
+        images = profile(INPUT["image"], queue)
         for camera in settings.camera_names:
             self._subscribe(kind, settings.image_topic(camera), partial(self._on_image, camera, convert), images)
+            if settings.publish_3d:
+                depth, info = partial(self._on_depth, camera), partial(self._on_info, camera)
+                self._subscribe(Image, settings.depth_topic(camera), depth, profile(INPUT["depth"], queue))
+                self._subscribe(
+                    CameraInfo, settings.camera_info_topic(camera), info, profile(INPUT["camera_info"], queue)
+                )
         self._subscribe(String, "command", self._on_command, profile(INPUT["command"]))
         self._subscribe(InstructionMessage, "instruction", self._on_instruction, profile(INPUT["instruction"]))
 
@@ -75,6 +86,13 @@ class Inputs:
         statuses = tuple(statuses)
         working = {status.instruction.id for status in statuses if status.active}
         self._intake.release(s.instruction.id for s in statuses if s.instruction.id not in working)
+
+    def begin(self, message: InstructionMessage, begun: Callable[[Instruction], None]) -> None:
+        """Work on the instruction of a message anew, also where the very same one is being worked on. begun: called
+        with it before the engine has it. Raises BadInput, and nothing has changed, where it cannot be taken."""
+        instruction = self._intake.message(message)
+        begun(instruction)
+        self._hand_over(instruction, partial(self._engine.add_instruction, anew=True))
 
     def complain_about_silence(self, settings: Settings) -> dict[str, float]:
         """Count and log cameras that send nothing; seconds of silence of each."""
@@ -101,6 +119,18 @@ class Inputs:
             self._engine.submit_frame(frame)
         except BadInput as error:
             self._refuse("image", error, f"camera '{camera}': ")
+
+    def _on_depth(self, camera: str, message: Image) -> None:
+        try:
+            self._spatial.take_depth(camera, message)
+        except BadInput as error:
+            self._refuse("depth", error, f"camera '{camera}': ")
+
+    def _on_info(self, camera: str, message: CameraInfo) -> None:
+        try:
+            self._spatial.take_info(camera, message)
+        except BadInput as error:
+            self._refuse("camera_info", error, f"camera '{camera}': ")
 
     def _on_command(self, message: String) -> None:
         try:

@@ -41,7 +41,7 @@ class Call:
     meaning: str
 
 
-_DEPTH = "depth and camera_info"
+_DEPTH = "publish_3d, depth and camera_info"
 _VISION = "the package vision_msgs"
 
 INPUTS: tuple[Topic, ...] = (
@@ -95,7 +95,7 @@ OUTPUTS: tuple[Topic, ...] = (
     ),
     Topic(
         "~/label_info", "vision_msgs/msg/LabelInfo", "class id to text of the instruction, sent on every change",
-        latched=True, needs=_VISION,
+        latched=True, needs=f"publish_detections, {_VISION}",
     ),
     Topic(
         "~/confidence_mask", "sensor_msgs/msg/Image", "mono8, 0..255: how sure the model is of each pixel",
@@ -133,8 +133,8 @@ OUTPUTS: tuple[Topic, ...] = (
         on_demand=True, needs=_DEPTH,
     ),
     Topic(
-        "~/target_pose", "geometry_msgs/msg/PoseStamped", "centre and axes of the best PRESENT target, camera's "
-        "optical frame",
+        "~/target_pose", "geometry_msgs/msg/PoseStamped", "centroid of the best PRESENT target's visible surface, "
+        "axes of its box, camera's optical frame",
         on_demand=True, needs=_DEPTH,
     ),
     Topic(
@@ -143,7 +143,7 @@ OUTPUTS: tuple[Topic, ...] = (
     ),
     Topic(
         "~/detections", "vision_msgs/msg/Detection2DArray", "boxes of the PRESENT targets in pixels",
-        on_demand=True, needs=_VISION,
+        on_demand=True, per_frame=True, needs=f"publish_detections, {_VISION}",
     ),
     Topic(
         "~/detections_3d", "vision_msgs/msg/Detection3DArray", "oriented boxes of the PRESENT targets, camera's "

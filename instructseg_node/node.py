@@ -75,7 +75,7 @@ class InstructSegNode(LifecycleNode):
         self._failure = ""
         self._faults_reported = 0
         self._complaints = Complaints(self.get_logger().warning)
-        self._outputs = Outputs(self, self.settings)
+        self._outputs = Outputs(self, self.settings, self._complaints)
 
         self.add_on_set_parameters_callback(lambda changes: parameters.judge(self, changes, self.phase))
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -177,7 +177,9 @@ class InstructSegNode(LifecycleNode):
         )
         self._outputs.publish_instructions(())
         self._engine.start()
-        self._inputs = Inputs(self, self.settings, self._engine, self._complaints, self._outputs.saw)
+        self._inputs = Inputs(
+            self, self.settings, self._engine, self._complaints, self._outputs.saw, self._outputs.spatial
+        )
         self._stale_timer = self.create_timer(0.1, self._engine.check_stale, clock=self._steady)
 
     def _stop_stream(self) -> None:
@@ -190,6 +192,7 @@ class InstructSegNode(LifecycleNode):
             self._engine.stop()  # joins its threads; what was live is reported STALE
             if self.context.ok():
                 self._outputs.publish_instructions(())
+        self._outputs.spatial.forget()
         self._run += 1
         self._inputs = self._engine = None
 
@@ -251,6 +254,7 @@ class InstructSegNode(LifecycleNode):
             enabled=inputs.enabled if inputs else True,
             silent=inputs.complain_about_silence(self.settings) if inputs else {},
             new_faults=faults - self._faults_reported,
+            spatial=self._outputs.figures(),
         )
         self._faults_reported = faults
         name = self.get_fully_qualified_name().lstrip("/")
@@ -278,6 +282,7 @@ class InstructSegNode(LifecycleNode):
         response.message = "frames and targets are forgotten" if response.success else f"the node is {self.phase}"
         if self._engine is not None:
             self._engine.reset()
+            self._outputs.spatial.forget()
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

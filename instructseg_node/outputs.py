@@ -21,8 +21,11 @@ from instructseg.rendering.overlay import draw_overlay
 from instructseg.streaming import FrameResult, GroundingResult, InstructionStatus
 from instructseg.tracking import RejectionEvent, TargetState, instance_map, label_map
 
+from .complaints import Complaints
 from .conversions import fill_compressed, fill_image
 from .interface import OUTPUT
+from .outputs_3d import Outputs3D
+from .outputs_vision import VisionOutputs
 from .parameters import Settings
 from .qos import profile
 
@@ -34,8 +37,10 @@ class Outputs:
     belongs to frames is opened at configure, speaks while the node is active, and is closed at cleanup.
     """
 
-    def __init__(self, node: LifecycleNode, settings: Settings) -> None:
+    def __init__(self, node: LifecycleNode, settings: Settings, complaints: Complaints) -> None:
         self.settings = settings
+        self.spatial = Outputs3D(node, complaints, lambda: self.settings)
+        self.vision = VisionOutputs(node)
         self._node = node
         self._rejection = node.create_publisher(ros.Rejection, "~/rejection", profile(OUTPUT["rejection"]))
         latest = profile(OUTPUT["instructions"])
@@ -58,11 +63,19 @@ class Outputs:
         if settings.publish_overlay:
             self._open("overlay", Image)
             self._open("overlay/compressed", CompressedImage)
+        self.vision.open(settings)
+        self.spatial.open(self.vision.kinds)
 
     def close_frames(self) -> None:
         for publisher in self._frame_publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._frame_publishers.clear()
+        self.spatial.close()
+        self.vision.close()
+
+    def figures(self) -> dict[str, object]:
+        """For the diagnostics: what became of the geometry, and whether vision_msgs is there."""
+        return {"vision_msgs": self.vision.note or "installed"} | self.spatial.figures()
 
     def saw(self, frame: Frame) -> None:
         """Remember the optical frame of a camera, for events that come without a frame."""
@@ -85,7 +98,9 @@ class Outputs:
         if label := self._wanted("label_mask"):
             label.publish(fill_image(Image(), label_map(targets, frame.size), "mono8", header))
         self._frame_publishers["targets"].publish(target_array(result, header))
+        self.vision.publish_result(result, header)
         self._publish_overlay(result, header)
+        self.spatial.publish_result(result, header)  # last: it may wait for depth
 
     def publish_rejection(self, event: RejectionEvent) -> None:
         message = ros.Rejection(
@@ -129,6 +144,7 @@ class Outputs:
         """What the node works on; none: nothing. An instruction that has ended is not listed any more."""
         now = self._node.get_clock().now().to_msg()
         active = [status_message(status) for status in statuses if status.active]
+        self.vision.publish_labels(statuses, self.settings)
         self._instructions.publish(ros.InstructionArray(stamp=now, instructions=active))
 
     def _open(self, name: str, kind: type) -> None:

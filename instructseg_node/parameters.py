@@ -138,10 +138,25 @@ class Settings:
     publish_label_mask: bool = _entry(True, CONFIGURE, "offer ~/label_mask")
     publish_confidence_mask: bool = _entry(True, CONFIGURE, "offer ~/confidence_mask")
     publish_overlay: bool = _entry(True, CONFIGURE, "offer ~/overlay and, as JPEG, its /compressed")
+    publish_detections: bool = _entry(True, CONFIGURE, "offer ~/detections and ~/label_info, where vision_msgs is")
+    publish_3d: bool = _entry(True, CONFIGURE, "offer the 3-D outputs and read depth and camera_info for them")
     overlay_style: str = _entry("both", LIVE, "how masks are drawn", allowed=STYLES)
     overlay_alpha: float = _entry(0.45, LIVE, "weight of the mask colour", low=0.0, high=1.0)
     overlay_text: bool = _entry(True, LIVE, "write instructions and states into the overlay")
     jpeg_quality: int = _entry(90, LIVE, "of ~/overlay/compressed", low=1, high=100)
+
+    # 3-D
+    depth_tolerance: float = _entry(
+        0.02, LIVE, "seconds that the stamps of image, depth and camera_info may differ", low=0.0, high=10.0
+    )
+    rectified: bool = _entry(
+        False, ACTIVATE, "image and depth are rectified: P of camera_info counts; else its K and D"
+    )
+    min_points: int = _entry(50, LIVE, "points with valid depth that a target needs to have a place", low=4, high=10**6)
+    mask_margin: int = _entry(
+        1, LIVE, "pixels of the depth image inside a mask's outline that 3-D leaves out: there masks leak and sensors "
+        "smear", low=0, high=64,
+    )  # fmt: skip
 
     # process
     camera_timeout: float = _entry(5.0, LIVE, "seconds without an image before the log says so", low=0.1, high=3600.0)
@@ -181,6 +196,12 @@ class Settings:
     def image_topic(self, camera: str) -> str:
         topic = f"{camera}/image" if self.cameras else "image"
         return topic + "/compressed" if self.image_transport == "compressed" else topic
+
+    def depth_topic(self, camera: str) -> str:
+        return f"{camera}/depth" if self.cameras else "depth"
+
+    def camera_info_topic(self, camera: str) -> str:
+        return f"{camera}/camera_info" if self.cameras else "camera_info"
 
     def _check_names(self) -> None:
         if not self.recipe:
