@@ -26,6 +26,7 @@ READERS = (
     "revos",
     "reason_vos",
     "vos",
+    "recordings",
 )
 
 

@@ -103,7 +103,7 @@ def _look_through(dataset: Dataset, row: Benchmark, report: SplitReport, images:
 def _sample_problems(sample: Sample) -> Iterator[str]:
     if not sample.instruction.strip() and sample.kind is not Kind.FIRST_FRAME:
         yield "the instruction is empty"
-    if not sample.objects and sample.kind is not Kind.NO_TARGET:
+    if not sample.objects and sample.kind is not Kind.NO_TARGET and sample.truth is not None:
         yield "the expression names no object"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...core import BadInput
-from ..samples import Benchmark, Dataset, Footage, Sample, Truth, Truths
+from ..samples import Benchmark, Dataset, Footage, NotOnDisk, Sample, Truth, Truths
 from .bag_images import BagImages
 from .coco_masks import decode_segmentation
 from .json_files import read_json
@@ -135,7 +135,7 @@ def open_split(root: Path, split: str) -> Dataset:
     paths = annotation_files(root)
     samples = [sample for path in paths for sample in _samples(path, root, split)]
     if not samples:
-        raise BadInput(f"the {len(paths)} recording(s) under {root} have nothing in the split {split!r}")
+        raise NotOnDisk(f"the {len(paths)} recording(s) under {root} have nothing in the split {split!r}")
     return SampleList("recordings", split, samples)
 
 
@@ -158,6 +158,7 @@ def _samples(path: Path, root: Path, split: str) -> Iterator[Sample]:
     images = BagImages(about.bag, about.image_topic)
     masks = _masks(about, images)
     seconds = (images.stamps - images.stamps[0]) / 1e9
+    footages: dict[str, BagFootage] = {}
     name = path.parent.relative_to(root).as_posix() if path.parent != root and not root.is_file() else path.parent.name
     for number, expression in enumerate(about.expressions):
         if expression.start > seconds[-1]:
@@ -171,7 +172,7 @@ def _samples(path: Path, root: Path, split: str) -> Iterator[Sample]:
             if not len(stamps):
                 continue
             key = f"{number}" if len(intervals) == 1 else f"{number}-{part}"
-            footage = BagFootage(name, tuple(str(stamp) for stamp in stamps), images)
+            footage = _footage(name, stamps, images, footages)
             ids = tuple(str(i) for i in expression.objects)
             truths = RecordedTruths(footage, masks, expression.objects)
             extra = {"names": [about.objects[i] for i in expression.objects], "from": low}
@@ -179,6 +180,15 @@ def _samples(path: Path, root: Path, split: str) -> Iterator[Sample]:
                 f"{name}/{key}", footage, expression.text, ids, truths, expression.kind, expression.is_sentence, key,
                 extra | ({"to": high} if high < math.inf else {}),
             )  # fmt: skip
+
+
+def _footage(name: str, stamps: np.ndarray, images: BagImages, known: dict[str, BagFootage]) -> BagFootage:
+    """The pictures with these stamps, shared by the expressions about the same ones. Parts of a recording are named by
+    their first and last second."""
+    if len(stamps) < len(images):
+        first, last = (float(stamp - images.stamps[0]) / 1e9 for stamp in (stamps[0], stamps[-1]))
+        name = f"{name}@{first:.3f}-{last:.3f}"
+    return known.setdefault(name, BagFootage(name, tuple(str(stamp) for stamp in stamps), images))
 
 
 def _masks(about: RecordingFile, images: BagImages) -> BagImages | RleByStamp:
