@@ -32,7 +32,7 @@ BENCHMARKS = (
         where="https://henghuiding.github.io/MeViS/",
         counts={"train": {"videos": 1662}, "valid_u": {"videos": 50}, "valid": {"videos": 140}},
         local=LOCAL,
-        marks=("valid_u/mask_dict.json", "train/mask_dict.json", "valid/meta_expressions.json"),
+        marks=("valid_u/mask_dict.json", "train/mask_dict.json"),
     ),
 )
 

@@ -51,7 +51,7 @@ BENCHMARKS = (
         licence="terms on its page",
         where="https://youtube-vos.org/dataset/vos/",
         local=("train",),
-        marks=("valid/meta.json",),
+        marks=("train/Annotations/003234408d", "valid/Annotations/0062f687f1"),
     ),
 )
 
