@@ -7,6 +7,7 @@ the query heads that share it, then its key, then its value (so a plain cut into
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,12 @@ class Packing:
         grouped = fused.view(self.groups, self.queries + 2, self.rows, *fused.shape[1:])
         chosen = {"q": grouped[:, : self.queries], "k": grouped[:, -2], "v": grouped[:, -1]}[part]
         return chosen.reshape(self.size(part), *fused.shape[1:]).contiguous()
+
+    def pack(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The fused rows that :meth:`take` takes apart."""
+        parts = [q.view(self.groups, self.queries, self.rows, *q.shape[1:])]
+        parts += [part.view(self.groups, 1, self.rows, *part.shape[1:]) for part in (k, v)]
+        return torch.cat(parts, 1).reshape(self.total, *q.shape[1:])
 
 
 def vision_packing(vision: dict[str, Any]) -> Packing:
@@ -89,3 +96,16 @@ class SplitProjections(View):
             self._last = old, self.inner[old]
         packing, part = self.parts[name]
         return packing.take(self._last[1], part)
+
+
+def fuse_projections(tensors: Mapping[str, torch.Tensor], config: MllmSegConfig) -> dict[str, torch.Tensor]:
+    """What :class:`SplitProjections` shows, fused again under the published names."""
+    places = [(VISION_QKV, ".attention.{}_proj.", "vision_model.", vision_packing(config.vision))]
+    if config.family == "internlm2":
+        places.append((INTERNLM2_QKV, ".self_attn.{}_proj.", "language_model.", language_packing(config.language)))
+    fused = dict(tensors)
+    for published, split, prefix, packing in places:
+        for name in [name for name in tensors if name.startswith(prefix) and split.format("q") in name]:
+            parts = [fused.pop(name.replace(split.format("q"), split.format(part))) for part in "qkv"]
+            fused[name.replace(split.format("q"), published)] = packing.pack(*parts)
+    return fused

@@ -38,13 +38,15 @@ class Tokens:
     position_ids: torch.Tensor
 
 
-def prepare_training(model: MllmSegModel) -> tuple[str, ...]:
+def prepare_training(
+    model: MllmSegModel, rank: int = LORA_RANK, alpha: float = LORA_ALPHA, dropout: float = LORA_DROPOUT
+) -> tuple[str, ...]:
     """Put LoRA on the language model (in place), freeze what was not trained, and name what trains.
 
     InternLM2's queries, keys and values are apart here and were one matrix there: three updates of rank 64 take the
     place of one that they shared.
     """
-    add_lora(model, _ADAPTED, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    add_lora(model, _ADAPTED, rank, alpha, dropout)
     return train_only(model, lambda name: name.startswith(_TRAINED[model.config.family]))
 
 

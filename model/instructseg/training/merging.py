@@ -1,0 +1,60 @@
+"""Models with their LoRA merged, written as checkpoints of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core import BadInput
+
+TOKENIZER_FILES = (
+    "tokenizer.model", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
+LARGEST_FILE = "5GB"
+
+
+@torch.no_grad()
+def merged_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict that the module would have without LoRA: ``W + alpha / r * B @ A``, in float32, in W's type."""
+    from peft.tuners.lora import LoraLayer
+
+    updates = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, LoraLayer):
+            down, up = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
+            updates[f"{path}.weight"] = layer.scaling["default"] * (up @ down)
+    state = {}
+    for name, tensor in module.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        if plain in updates:
+            tensor = (tensor.float() + updates[plain]).to(tensor.dtype)
+        state[plain] = tensor
+    return state
+
+
+def write_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], base: Path) -> None:
+    """``model.safetensors`` (in several files with an index where it is large), ``config.json`` and the tokenizer's
+    files of ``base``. Raises BadInput where a weight is not finite."""
+    from huggingface_hub import save_torch_state_dict
+
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadInput(f"{name} holds values that are not finite: this model is not worth saving")
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    save_torch_state_dict(plain, folder, max_shard_size=LARGEST_FILE)
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
