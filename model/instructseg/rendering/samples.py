@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 
 import cv2
 import numpy as np
@@ -55,9 +56,15 @@ def _words(sample: Sample, width: int) -> np.ndarray:
     """The caption: the instruction, then what it names."""
     about = f"{sample.kind.value}; {len(sample.objects)} object{'' if len(sample.objects) == 1 else 's'}"
     about += "" if sample.truth is not None else "; the truth is not public"
-    lines = [*textwrap.wrap(sample.instruction, max(20, width // 7))[:4], f"{sample.id}: {about}"]
+    lines = [*textwrap.wrap(_plain(sample.instruction), max(20, width // 7))[:4], f"{_plain(sample.id)}: {about}"]
     canvas = Image.new("RGB", (width, LINE * len(lines) + 6))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     for row, line in enumerate(lines):
         draw.text((4, 2 + LINE * row), line, (255, 255, 255) if row < len(lines) - 1 else (150, 150, 150), font)
     return np.asarray(canvas)
+
+
+def _plain(text: str) -> str:
+    """The font at hand has no accents, nor other scripts."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in letters if not unicodedata.combining(c)).encode("ascii", "replace").decode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ _PLAIN = """
     PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
 """
 _INSTRUCTIONS = frozenset(_PLAIN.split())
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _PLACES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 
 
@@ -54,7 +56,7 @@ def read_plain_pickle(path: Path) -> Any:
 
 def _look_through(path: Path, data: bytes) -> None:
     try:
-        for opcode, argument, position in pickletools.genops(data):
+        for opcode, argument, position in _instructions(data):
             if opcode.name not in _INSTRUCTIONS:
                 raise BadInput(
                     f"{path} is refused: at byte {position} it holds {opcode.name}"
@@ -67,8 +69,26 @@ def _look_through(path: Path, data: bytes) -> None:
                 raise BadInput(f"{path} is a damaged pickle: {opcode.name} {argument} at byte {position}")
     except BadInput:
         raise
-    except Exception as error:  # genops raises ValueError for most faults, and others for some
+    except Exception as error:  # readers of arguments raise ValueError for most faults, and others for some
         raise BadInput(f"{path} is no pickle or is cut off: {error}") from error
+
+
+def _instructions(data: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int]]:
+    """As ``pickletools.genops``, which however takes text of Python 2 for ASCII. Raises ValueError and others."""
+    file, position = io.BytesIO(data), 0
+    while True:
+        code = file.read(1)
+        if code not in _OPCODES:
+            raise ValueError(f"no instruction at byte {position}" if code else "it ends without an end")
+        opcode, argument = _OPCODES[code], None
+        if opcode.name == "STRING":
+            file.readline()
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(file)
+        yield opcode, argument, position
+        if opcode.name == "STOP":
+            return
+        position = file.tell()
 
 
 class _PlainUnpickler(pickle.Unpickler):
