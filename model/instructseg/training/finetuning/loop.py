@@ -85,6 +85,10 @@ class Training:
                 f"{self.out} already holds a run that came to {states[-1].name}: give --resume to go on with it, or "
                 "another --out"
             )
+        faults = [fault for source in self.sources for fault in source.faults]
+        for fault in faults if self.processes.is_main else ():
+            log.warning("sample left out: %s", fault)
+        self.run.failures = len(faults)
         if states:
             self.run.load(states[-1], self.identity)
             log.info("resumed at step %d of %d", self.run.steps, self.plan.steps)

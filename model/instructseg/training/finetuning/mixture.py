@@ -22,11 +22,13 @@ BLOCK = 4096  # choices of data sets that are drawn at once
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """One data set of the mixture. scenes: for each image or video the indices of its samples that are drawn from."""
+    """One data set of the mixture. scenes: for each image or video the indices of its samples that are drawn from.
+    faults: what is wrong with entries that cannot be used at all."""
 
     dataset: Dataset
     weight: float
     scenes: tuple[tuple[int, ...], ...]
+    faults: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +47,21 @@ def source_of(
     so that all are seen equally often. takes: samples it refuses are never drawn. Raises BadInput where none is left.
     """
     scenes: dict[object, list[int]] = {}
+    faults = []
     for index in range(len(dataset)):
-        sample = dataset[index]
+        try:
+            sample = dataset[index]
+        except BadInput as error:
+            faults.append(f"{dataset.name} {dataset.split}: {error}")
+            continue
         if takes(sample):
             scenes.setdefault(sample.footage.name if together > 1 else index, []).append(index)
     if not scenes:
         raise BadInput(
-            f"{dataset.name} {dataset.split} has no sample that this recipe can be shown ({len(dataset)} in all)"
+            f"{dataset.name} {dataset.split} has no sample that this recipe can be trained on ({len(dataset)} in all, "
+            f"{len(faults)} of them broken): it needs words and a truth that is public"
         )
-    return Source(dataset, weight, tuple(tuple(indices) for indices in scenes.values()))
+    return Source(dataset, weight, tuple(tuple(indices) for indices in scenes.values()), tuple(faults))
 
 
 class Mixture:

@@ -1,0 +1,44 @@
+"""A whole run: data sets, learner, training, export."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from ...data.benchmarks import open_dataset
+from ..learner import build_learner
+from .configuration import RunConfig
+from .export import export, lora_of
+from .loop import Training
+from .mixture import source_of
+from .processes import Processes
+
+log = logging.getLogger(__name__)
+FROZEN_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = False) -> Path | None:
+    """Train into ``out``; the folder of the finished checkpoint, or None where a SIGTERM stopped the run at a saved
+    state. Only the main process exports. Raises BadInput and TrainingStopped."""
+    datasets = [open_dataset(data.benchmark, data.root, data.split) for data in config.data]
+    frozen = FROZEN_TYPES[config.precision]
+    learner = build_learner(config.recipe, config.checkpoint, processes.device, frozen, config.options, lora_of(config))
+    sources = [
+        source_of(dataset, data.weight, learner.together, learner.takes)
+        for dataset, data in zip(datasets, config.data, strict=True)
+    ]
+    training = Training(learner, sources, config, processes, out, resume)
+    if processes.is_main:
+        (out / "config.json").write_text(json.dumps(config.as_table(), indent=2) + "\n", encoding="utf-8")
+        count = sum(learner.module.get_parameter(name).numel() for name in learner.trained)
+        log.info("%s: %d parameters train; %s", learner.name, count, training.plan)
+        for source in sources:
+            log.info("%s %s: %d scenes", source.dataset.name, source.dataset.split, len(source.scenes))
+    finished = training.train()
+    processes.wait()
+    if not finished:
+        return None
+    return export(config, out) if processes.is_main else out
