@@ -101,7 +101,12 @@ def parse_references(rows: Any, split: str, path: Path, several: bool) -> list[R
     """
     if not isinstance(rows, list) or not rows:
         raise BadInput(f"{path} must hold a list of references; got {type(rows).__name__} of no use")
-    total, references = 0, []
+    total = sum(
+        len(row["sentences"]) for row in rows if isinstance(row, dict) and isinstance(row.get("sentences"), list)
+    )
+    if total > _MOST_SENTENCES:
+        raise BadInput(f"{path} has {total} sentences, more than {_MOST_SENTENCES}: no file of this benchmark")
+    references = []
     for index, row in enumerate(rows):
         where = f"{path}: reference [{index}]"
         if not isinstance(row, dict):
@@ -109,9 +114,6 @@ def parse_references(rows: Any, split: str, path: Path, several: bool) -> list[R
         if words(row, "split", where) != split:
             continue
         sentences = tuple(_sentences(row.get("sentences"), where))
-        total += len(sentences)
-        if total > _MOST_SENTENCES:
-            raise BadInput(f"{path} has more than {_MOST_SENTENCES} sentences: no file of this benchmark")
         number = whole(row, "ref_id", where)
         annotations = _annotations(row.get("ann_id"), several, where)
         references.append(Reference(number, whole(row, "image_id", where), annotations, sentences))
