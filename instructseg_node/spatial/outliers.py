@@ -10,6 +10,7 @@ from .camera_model import CameraModel
 from .projection import Points
 
 STEEPEST = 16.0  # slope of a surface that is still seen as one: 86 degrees from facing the camera
+LARGEST = 0.03  # step in depth, as a share of the distance, that is never taken for a slope
 NOISE = 0.005  # m: a step in depth below this says nothing
 SMALLEST = 0.02  # share of the largest patch below which a patch is debris
 DEVIATIONS = 3.5  # robust standard deviations (1.4826 MAD) of depth that still belong to the target
@@ -39,7 +40,8 @@ def patches(points: Points, model: CameraModel) -> np.ndarray:
     top, left = points.rows.min(), points.columns.min()
     index = index[top : points.rows.max() + 1, left : points.columns.max() + 1]
     depth = points.xyz[:, 2]
-    largest_step = np.maximum(NOISE, STEEPEST / min(model.fx, model.fy) * depth)  # (N,): z / f is a pixel's size there
+    slope = min(STEEPEST / min(model.fx, model.fy), LARGEST)  # z / f is the size of a pixel at distance z
+    largest_step = np.maximum(NOISE, slope * depth)  # (N,)
     starts, ends = [], []
     for one, other in ((index[:, :-1], index[:, 1:]), (index[:-1], index[1:])):
         both = (one >= 0) & (other >= 0)
