@@ -191,6 +191,7 @@ def test_a_back_off_after_failures_runs_out_first():
 def test_every_other_field_can_change():
     owner = Owner()
     values = {"ground_on_loss": False, "max_targets": 3, "max_instructions": 3, "reacquire": "looks"}
+    values["ground_on_motion"] = True
     for field in dataclasses.fields(EngineConfig):
         if field.name not in FIXED:
             change(owner, **{field.name: values.get(field.name, 0.75)})

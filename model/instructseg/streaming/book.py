@@ -75,6 +75,7 @@ class InstructionBook:
             reacquire_by_token=not config.ground_on_loss,
             by_place=config.reacquire == "place",
             within_ns=round(config.reacquire_within * 1e9),
+            motion=config.motion_change if config.ground_on_motion else 0.0,
         )
         self._schedule = Schedule(
             round(config.ground_period * 1e9), round(config.refresh_period * 1e9), config.ground_on_loss

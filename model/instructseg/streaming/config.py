@@ -21,6 +21,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("lost_after", 0.0, 3600.0),
     ("stale_after", 0.01, 3600.0),
     ("reacquire_within", 0.0, 3600.0),
+    ("motion_change", 0.001, 100.0),
+    ("view_change", 0.01, 1.0),
     ("max_targets", 1, 255),
     ("max_instructions", 1, 255),
     ("max_rate", 0.0, 1000.0),
@@ -40,6 +42,9 @@ class EngineConfig:
     ground_period: float = 0.5  # seconds between two groundings of an instruction with a target that is not live
     ground_on_loss: bool = True  # ask again about targets that are LOST, NO_TARGET, UNCERTAIN or in doubt
     refresh_period: float = 0.0  # seconds after which even a PRESENT target is grounded anew; 0: never
+    ground_on_motion: bool = False  # ask again when a target in view starts, stops or turns, or the whole view moves
+    motion_change: float = 0.06  # of its velocity, in diagonals of the picture per second
+    view_change: float = 0.15  # share of the picture by which the whole view has shifted
     present_threshold: float = 0.5  # mask score that makes a target PRESENT
     reject_threshold: float = 0.5  # rejection score that makes it NO_TARGET
     lost_after: float = 1.0  # seconds OCCLUDED before LOST
@@ -57,8 +62,9 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             _check_number(name, getattr(self, name), low, high, whole=name in _WHOLE)
-        if not isinstance(self.ground_on_loss, bool):
-            raise BadInput(f"EngineConfig.ground_on_loss must be True or False; got {self.ground_on_loss!r}")
+        for name in ("ground_on_loss", "ground_on_motion"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"EngineConfig.{name} must be True or False; got {getattr(self, name)!r}")
         _check_choice("frame_policy", self.frame_policy, FRAME_POLICIES)
         _check_choice("reacquire", self.reacquire, REACQUIRE)
         _check_cameras(self.cameras)

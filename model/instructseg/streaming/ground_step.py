@@ -53,22 +53,25 @@ class GroundStep:
                     continue
                 about = tracker.due_about(stream.buffer.newest_ns)
                 if about is not None:
-                    due.append((tracker, stream, about == "all"))
+                    due.append((tracker, stream, about))
         if not due:
             return None
         due.sort(key=lambda job: _urgency(job[0]))
         first, stream, _ = due[0]
         together = [
-            (tracker, refresh)
-            for tracker, its_stream, refresh in due
+            (tracker, about)
+            for tracker, its_stream, about in due
             if its_stream is stream and tracker.instruction.priority == first.instruction.priority
         ][:_MOST_TOGETHER]
         for tracker, _, _ in due:
             tracker.timetable.passed_over += 1
         asks = []
-        for tracker, refresh in together:
+        for tracker, about in together:
             self._turn += 1
-            tracker.begin_grounding(stream.buffer.newest_ns, refresh, self._turn)
+            refresh = about == "all"
+            self._state.recorder.count("asked", tracker.why_due(about))
+            look_back_ns = round(self._state.segmenter.sampling.horizon_s * 1e9)
+            tracker.begin_grounding(stream.buffer.newest_ns, refresh, self._turn, look_back_ns)
             asks.append(Ask(tracker, tracker.generation, refresh))
         return GroundingJob(stream, stream.buffer.clip(self._state.segmenter.sampling), tuple(asks))
 

@@ -59,6 +59,7 @@ class MaskStep:
         started = time.perf_counter()
         encodings = self._encoder.encode(frames)
         share_s = (time.perf_counter() - started) / len(frames)
+        moved = {look.frame.camera for look in looks if self._moved(look)}
         kept = []
         with state.guard:
             for look, encoding in zip(looks, encodings, strict=True):
@@ -69,7 +70,7 @@ class MaskStep:
                     continue
                 else:
                     look.encoded = encoding
-                    self._remember(look.stream, encoding)
+                    self._remember(look.stream, encoding, look.frame.camera in moved)
                 kept.append(look)
             state.post_events()
             state.guard.notify_all()
@@ -108,11 +109,18 @@ class MaskStep:
         masks = iter(checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame))
         return {tracker: [next(masks) for _ in batch] for tracker, batch in prompts.items()}
 
-    def _remember(self, stream: CameraStream, encoded: EncodedFrame) -> None:
+    def _moved(self, look: Look) -> bool:
+        """Whether the camera looks elsewhere than when that was last noticed."""
+        config, frame = self._state.config, look.frame
+        return config.ground_on_motion and look.stream.view.changed(frame.image, frame.stamp_ns, config.view_change)
+
+    def _remember(self, stream: CameraStream, encoded: EncodedFrame, moved: bool) -> None:
         stream.buffer.push(encoded)
         stream.alive_ns, stream.stale = self._state.clock_ns(), False
         for tracker in self._state.book.trackers(stream.name):
             tracker.resumed(stream.gap_ns, encoded.frame.stamp_ns)
+            if moved:
+                tracker.view_moved()
 
     def _failed(self, look: Look, reason: str, hit: list[TokenTracker] | None) -> FrameResult:
         """No masks on this frame: the trackers that were ``hit`` (None: all of the camera) go to ERROR."""

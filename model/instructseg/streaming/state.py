@@ -18,6 +18,7 @@ from .degradation import STEPS, Degradation
 from .outbox import Outbox
 from .statistics import Recorder
 from .types import FrameResult, GroundingResult, InstructionStatus, RejectionEvent
+from .view import ViewWatch
 
 Log = Callable[[int, str], None]  # (level of the logging module, message)
 
@@ -45,6 +46,7 @@ class CameraStream:
     newest_ns: int | None = None  # stamp of the newest frame looked at, encoded or not
     gap_ns: int = 0  # between the stamps of the last two frames looked at
     stale: bool = False
+    view: ViewWatch = dataclasses.field(default_factory=ViewWatch)
 
 
 class StreamState:
@@ -112,6 +114,7 @@ class StreamState:
         level = logging.INFO if cause in ("reset", "started") else logging.WARNING  # asked for, or suffered
         self.say(level, f"reset:{cause}", f"camera {stream.name!r}: {reason}; targets are grounded anew")
         stream.buffer.flush()
+        stream.view.forget()
         stream.newest_ns = None
         self.book.restart(stream.name, f"{reason}, waiting for the reasoner")
 

@@ -21,7 +21,8 @@ class EngineStatistics:
     drops: frames that were not processed, and bad input counted by the owner, by cause. resets: how often buffer and
     targets of a camera were forgotten, by cause. groundings: by outcome (done, failed, discarded). faults: exceptions
     by step (encode, segment, ground, callback). queue_depths: frames waiting and buffered. memory: bytes, "resident" of
-    the process and "buffered_images". degradation: what the engine does without because results came too late.
+    the process and "buffered_images". degradation: what the engine does without because results came too late. asked:
+    questions to the reasoner by reason: new, missing, age, score, disagreement, contradiction, motion, view, settings.
     """
 
     frames_in: int
@@ -41,6 +42,7 @@ class EngineStatistics:
     memory: dict[str, int]
     last_error: str
     degradation: tuple[str, ...] = ()
+    asked: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Recorder:
@@ -49,7 +51,7 @@ class Recorder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, Counter[str]] = {
-            name: Counter() for name in ("drops", "resets", "groundings", "faults")
+            name: Counter() for name in ("drops", "resets", "groundings", "faults", "asked")
         }
         self._frames = Counter({"in": 0, "out": 0})
         self._arrivals: dict[str, deque[int]] = {name: deque(maxlen=_WINDOW_EVENTS) for name in ("in", "out")}
@@ -58,7 +60,7 @@ class Recorder:
         self._last_error = ""
 
     def count(self, kind: str, cause: str) -> None:
-        """kind: drops, resets, groundings or faults."""
+        """kind: drops, resets, groundings, faults or asked."""
         with self._lock:
             self._counts[kind][cause] += 1
 
@@ -113,6 +115,7 @@ class Recorder:
                 memory={"resident": resident_bytes(), "buffered_images": image_bytes},
                 last_error=self._last_error,
                 degradation=degradation,
+                asked=dict(self._counts["asked"]),
             )
 
     def _window(self, step: str) -> deque[float]:

@@ -25,7 +25,8 @@ class Policy:
     score of a PRESENT target may fall below what it usually is before the reasoner is asked again. confirmations: how
     many answers in a row must point at another thing before it is believed, under a new id. by_place: whether a thing
     that was out of sight keeps its id only where it was last seen (``whereabouts``), at most within_ns later; else
-    whatever looks like it keeps the id."""
+    whatever looks like it keeps the id. motion: change of a PRESENT target's velocity, in diagonals of the picture per
+    second, after which the reasoner is asked again; 0: never."""
 
     present_threshold: float = 0.5
     reject_threshold: float = 0.5
@@ -37,6 +38,7 @@ class Policy:
     confirmations: int = 2
     by_place: bool = True
     within_ns: int = 30_000_000_000
+    motion: float = 0.0
 
 
 class Verdict(enum.Enum):

@@ -21,7 +21,8 @@ class Timetable:
     """The schedule of one instruction on one camera. All times are stamps of frames, in nanoseconds.
 
     pace: factor on both periods, above 1 where the machine is overloaded. turn, passed_over: for the owner, which
-    grounding this was last asked in, and how many it has waited through since.
+    grounding this was last asked in, and how many it has waited through since. doubt: why the live targets are in
+    doubt, in one word; "": they are not.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -29,7 +30,7 @@ class Timetable:
         self.pace = 1.0
         self.turn = 0
         self.passed_over = 0
-        self.doubt = False
+        self.doubt = ""
         self.restart()
 
     def about(self, stamp_ns: int, missing: bool, present: bool) -> str | None:
@@ -57,7 +58,7 @@ class Timetable:
         self._next_ns = key_stamp_ns + round(self.schedule.period_ns * self.pace)
         self.turn, self.passed_over = turn, 0
         if everything:
-            self._last_all_ns, self.doubt = key_stamp_ns, False
+            self._last_all_ns, self.doubt = key_stamp_ns, ""
 
     def failed(self, stamp_ns: int) -> None:
         """The next question comes later with every failure in a row."""
@@ -77,4 +78,4 @@ class Timetable:
         self._next_ns: int | None = None  # None: at once
         self._last_all_ns = 0
         self._failures = 0
-        self.doubt = False
+        self.doubt = ""

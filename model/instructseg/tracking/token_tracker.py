@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
 from .timetable import Schedule, Timetable
 from .types import EVENT_STATES, RejectionEvent, TargetState
-from .whereabouts import Place
+from .whereabouts import Place, Whereabouts
 
 _USUAL_RATE = 0.05  # of the running mean of scores: about the last 20 frames
 _SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is that one, seen twice
@@ -23,7 +24,8 @@ _SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is t
 
 @dataclasses.dataclass(eq=False)
 class TrackedTarget:
-    """One target slot: its state, and the recipe's opaque token. usual: running mean of its score while PRESENT."""
+    """One target slot: its state, and the recipe's opaque token. usual: running mean of its score while PRESENT.
+    pace: how it moved when the reasoner was last asked for that, in diagonals of the picture per second."""
 
     slot: int
     machine: TargetStateMachine
@@ -31,6 +33,7 @@ class TrackedTarget:
     phrase: str = ""
     grounded_stamp_ns: int = 0
     usual: float | None = None
+    pace: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +70,8 @@ class TokenTracker:
         self._identities = SlotIdentities(ids)
         self._max_targets = max_targets
         self._events: list[RejectionEvent] = []
+        self._motion_ns: int | None = None  # when a motion last changed that no clip has shown the end of
+        self._look_back_ns = 0
 
     def __repr__(self) -> str:
         states = ", ".join(f"{t.slot}: {t.machine!r}" for t in self.targets)
@@ -84,7 +89,7 @@ class TokenTracker:
         self.timetable.reschedule(schedule)
         if max_targets > self._max_targets:
             self.timetable.at_once()
-            self.timetable.doubt = True
+            self.timetable.doubt = "settings"
         self._max_targets = max_targets
         for target in list(self.targets):
             target.machine.policy = policy
@@ -106,8 +111,24 @@ class TokenTracker:
         present = any(target.machine.state is State.PRESENT for target in self.targets)
         return self.timetable.about(stamp_ns, missing, present)
 
-    def begin_grounding(self, key_stamp_ns: int, refresh: bool = False, turn: int = 0) -> None:
-        """The reasoner is about to be asked with this key frame; ``refresh``: about the live targets too."""
+    def why_due(self, about: str) -> str:
+        """The reason of a question about "missing" or "all", in one word."""
+        if about == "all":
+            return self.timetable.doubt or "age"
+        new = any(target.machine.state is State.GROUNDING for target in self.targets)
+        return "new" if new else "missing"
+
+    def view_moved(self) -> None:
+        """The camera looks elsewhere: what the instruction says of places may no longer hold."""
+        if any(target.machine.state is State.PRESENT for target in self.targets):
+            self.timetable.doubt = self.timetable.doubt or "view"
+
+    def begin_grounding(self, key_stamp_ns: int, refresh: bool = False, turn: int = 0, look_back_ns: int = 0) -> None:
+        """The reasoner is about to be asked with this key frame; ``refresh``: about the live targets too. look_back_ns:
+        how far its clip goes back; what moved otherwise in that time is asked about once more."""
+        self._look_back_ns = look_back_ns
+        if self._motion_ns is not None and key_stamp_ns - self._motion_ns >= look_back_ns:
+            self._motion_ns = None
         everything = refresh or not any(target.machine.live for target in self.targets)
         self.timetable.begin(key_stamp_ns, everything, turn)
 
@@ -191,8 +212,8 @@ class TokenTracker:
             if target.machine.state is State.PRESENT:
                 shown[target.slot] = mask
                 self._identities.saw(target.slot, mask.token)
-                self._identities.stood(target.slot, place, stamp_ns)
                 self._watch(target, mask)
+                self._watch_motion(target, self._identities.stood(target.slot, place, stamp_ns))
         for target in self.targets:
             if target.machine.state is State.PRESENT and target.slot not in shown:
                 target.machine.failed("no mask was computed on this frame", stamp_ns)
@@ -234,12 +255,14 @@ class TokenTracker:
         """Forget targets and tokens, keep the ids of the slots; ``stamp_ns`` begins a new time base."""
         self.generation += 1
         self.timetable.restart()
+        self._motion_ns = None
         self._identities.forget_tokens()
         for target in self.targets:
             target.machine.restart(reason, stamp_ns)
         self._collect()
         del self.targets[1:]
-        self.targets[0].phrase, self.targets[0].grounded_stamp_ns, self.targets[0].usual = "", 0, None
+        first = self.targets[0]
+        first.phrase, first.grounded_stamp_ns, first.usual, first.pace = "", 0, None, None
 
     def abandon(self) -> None:
         """A grounding that is still being computed no longer counts."""
@@ -265,10 +288,24 @@ class TokenTracker:
     def _watch(self, target: TrackedTarget, mask: TargetMask) -> None:
         """A live target in doubt: its score has collapsed, or the recipe's own witnesses disagree."""
         usual = mask.score if target.usual is None else target.usual
-        if self.timetable.schedule.on_loss and (mask.disagrees or mask.score < usual - self._policy.collapse):
-            self.timetable.doubt = True
+        collapsed = mask.score < usual - self._policy.collapse
+        if self.timetable.schedule.on_loss and (mask.disagrees or collapsed):
+            self.timetable.doubt = "score" if collapsed else "disagreement"
             usual = mask.score  # one collapse is one question
         target.usual = usual + _USUAL_RATE * (mask.score - usual)
+
+    def _watch_motion(self, target: TrackedTarget, where: Whereabouts) -> None:
+        """A live target that starts, stops or turns: what the instruction says of motion may no longer hold."""
+        if self._policy.motion <= 0.0 or not where.settled:
+            return
+        pace = where.velocity[0] / where.last.diagonal, where.velocity[1] / where.last.diagonal
+        if target.pace is None:
+            target.pace = pace
+        elif math.dist(pace, target.pace) > self._policy.motion:
+            self.timetable.doubt = self.timetable.doubt or "motion"
+            target.pace, self._motion_ns = pace, where.seen_ns
+        elif self._motion_ns is not None and where.seen_ns - self._motion_ns >= self._look_back_ns:
+            self.timetable.doubt = self.timetable.doubt or "motion"
 
     def _may_be_at(self, slot: int, place: Place, stamp_ns: int) -> bool:
         """Whether what is seen there can be the slot's thing, by where that was last seen."""
@@ -313,7 +350,7 @@ class TokenTracker:
             return True
         if machine.state is State.STALE or identities.doubt(target.slot) < self._policy.confirmations:
             if machine.live or machine.state is State.STALE:
-                self.timetable.doubt = True
+                self.timetable.doubt = "contradiction"
             else:
                 machine.taken(why or "what was found is not the thing that was followed", stamp_ns)
             return True
