@@ -8,13 +8,15 @@ expressions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 
 from ..core import BadInput
-from .scores import object_masks, same_shape
+from .scores import checked_stack, object_masks, same_shape
 
 TOLERANCE = 0.008  # of the image diagonal: how far a boundary may lie from the true one
 
@@ -60,12 +62,14 @@ class DavisStatistics:
 def score_video(predicted: np.ndarray, truth: np.ndarray) -> VideoScores:
     """J and F of every frame of a clip; both arrays (T, H, W), bool or integers where all but 0 is the object."""
     predicted, truth = _clip(predicted, truth)
-    return VideoScores(_region(predicted, truth), _boundary(predicted, truth))
+    radius = math.ceil(TOLERANCE * math.hypot(*truth.shape[1:]))
+    pairs = [_shown(one, other) for one, other in zip(predicted, truth, strict=True)]
+    return VideoScores(np.array([_region(*pair) for pair in pairs]), np.array([_boundary(*p, radius) for p in pairs]))
 
 
 def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """J of each frame (T,): intersection over union of (T, H, W) masks, 1 where both are empty."""
-    return _region(*_clip(predicted, truth))
+    return score_video(predicted, truth).j_per_frame
 
 
 def boundary_measure(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -74,7 +78,7 @@ def boundary_measure(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     A boundary pixel is right within ``ceil(0.008 * diagonal)`` pixels of the other boundary. Without any boundary in
     both masks F is 1, in one of them 0; a mask that fills the frame has no boundary either.
     """
-    return _boundary(*_clip(predicted, truth))
+    return score_video(predicted, truth).f_per_frame
 
 
 def dataset_scores(videos: Iterable[VideoScores]) -> MeanScores:
@@ -99,54 +103,72 @@ def davis_statistics(scores: np.ndarray) -> DavisStatistics:
 
 
 def boundary_map(masks: np.ndarray) -> np.ndarray:
-    """Pixels of bool (T, H, W) masks that differ from their right, lower or lower-right neighbour.
+    """Pixels of bool (..., H, W) masks that differ from their right, lower or lower-right neighbour.
 
     The last row and column are continued beyond the image, so that its edge is no boundary.
     """
-    wide = np.pad(masks, ((0, 0), (0, 1), (0, 1)), mode="edge")  # (T, H + 1, W + 1)
-    right, below, diagonal = wide[:, :-1, 1:], wide[:, 1:, :-1], wide[:, 1:, 1:]
-    return (masks != right) | (masks != below) | (masks != diagonal)
+    boundary = np.zeros_like(masks)
+    boundary[..., :-1] = masks[..., :-1] != masks[..., 1:]
+    boundary[..., :-1, :] |= masks[..., :-1, :] != masks[..., 1:, :]
+    boundary[..., :-1, :-1] |= masks[..., :-1, :-1] != masks[..., 1:, 1:]
+    return boundary
 
 
 def dilate(maps: np.ndarray, radius: int) -> np.ndarray:
     """Bool (T, H, W) maps grown by the disk ``x² + y² <= radius²``; nothing comes in from outside the image."""
-    height, width = maps.shape[1:]
-    padded = np.pad(maps, ((0, 0), (0, 0), (radius + 1, radius)))
-    counts = np.cumsum(padded, axis=2, dtype=np.int32)  # (T, H, W + 2 radius + 1)
-    grown = np.zeros_like(maps)
-    for dy in range(min(radius, height - 1) + 1):
-        half = math.isqrt(radius * radius - dy * dy)  # the disk's half width dy rows off its centre
-        after, before = radius + 1 + half, radius - half
-        line = counts[:, :, after : after + width] > counts[:, :, before : before + width]  # (T, H, W)
-        grown[:, dy:] |= line[:, : height - dy]
-        grown[:, : height - dy] |= line[:, dy:]
+    grown = np.empty_like(maps)
+    for one, result in zip(maps, grown, strict=True):
+        result[:] = cv2.dilate(one.view(np.uint8), _disk(radius)).view(bool)
     return grown
 
 
+@functools.cache
+def _disk(radius: int) -> np.ndarray:
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (x * x + y * y <= radius * radius).astype(np.uint8)
+
+
 def _clip(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    predicted, truth = object_masks(predicted, "predicted"), object_masks(truth, "truth")
+    predicted, truth = _bytes(predicted, "predicted"), _bytes(truth, "truth")
     same_shape(predicted, truth, "video masks")
     if not len(truth):
         raise BadInput(f"a video needs at least one frame to be scored; got shape {truth.shape}")
     return predicted, truth
 
 
-def _region(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    shared = np.count_nonzero(predicted & truth, axis=(1, 2))
-    union = np.count_nonzero(predicted | truth, axis=(1, 2))
-    return np.where(union == 0, 1.0, shared / np.maximum(union, 1))
+def _bytes(masks: np.ndarray, name: str) -> np.ndarray:
+    """Masks (T, H, W) as uint8, all but 0 the object; nothing is copied where they have 8 bits already."""
+    if getattr(masks, "dtype", None) in (np.uint8, bool):
+        checked_stack(masks, name)
+    else:
+        masks = object_masks(masks, name)
+    return masks.view(np.uint8)
 
 
-def _boundary(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    radius = math.ceil(TOLERANCE * math.hypot(*truth.shape[1:]))
+def _shown(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks (H, W) uint8 as bool, cut to the part of the image in which either shows something, with a margin of
+    one pixel where the image goes on. No count changes: everything outside is background in both, and a boundary
+    grown over the cut meets none of the other there."""
+    boxes = [cv2.boundingRect(np.ascontiguousarray(mask)) for mask in (predicted, truth)]
+    boxes = [box for box in boxes if box[2]]  # (x, y, width, height); of an empty mask all 0
+    if not boxes:
+        return predicted[:1, :1] != 0, truth[:1, :1] != 0
+    left, top = (max(min(box[axis] for box in boxes) - 1, 0) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) + 1 for axis in (0, 1))
+    return predicted[top:bottom, left:right] != 0, truth[top:bottom, left:right] != 0
+
+
+def _region(predicted: np.ndarray, truth: np.ndarray) -> float:
+    shared = np.count_nonzero(predicted & truth)
+    union = np.count_nonzero(predicted) + np.count_nonzero(truth) - shared
+    return shared / union if union else 1.0
+
+
+def _boundary(predicted: np.ndarray, truth: np.ndarray, radius: int) -> float:
     found, wanted = boundary_map(predicted), boundary_map(truth)
-    found_count = np.count_nonzero(found, axis=(1, 2))
-    wanted_count = np.count_nonzero(wanted, axis=(1, 2))
-    right = np.count_nonzero(found & dilate(wanted, radius), axis=(1, 2))
-    met = np.count_nonzero(wanted & dilate(found, radius), axis=(1, 2))
-    precision, recall = right / np.maximum(found_count, 1), met / np.maximum(wanted_count, 1)
-    total = precision + recall
-    scores = 2 * precision * recall / np.where(total == 0, 1.0, total)
-    # Without a boundary there is nothing to measure: right if both lack one, wrong if only one does (there the
-    # formula has given 0 already).
-    return np.where((found_count == 0) & (wanted_count == 0), 1.0, scores)
+    found_count, wanted_count = np.count_nonzero(found), np.count_nonzero(wanted)
+    if not found_count or not wanted_count:  # nothing to measure: right if both lack a boundary, wrong if only one does
+        return 1.0 if found_count == wanted_count else 0.0
+    precision = np.count_nonzero(found & dilate(wanted[None], radius)[0]) / found_count
+    recall = np.count_nonzero(wanted & dilate(found[None], radius)[0]) / wanted_count
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
