@@ -1,4 +1,4 @@
-"""camera_info to rays and back: with distortion, binning, region of interest and at other sizes; nonsense is refused."""
+"""camera_info to rays and back, with distortion, binning, region of interest, at other sizes; nonsense is refused."""
 
 from __future__ import annotations
 
