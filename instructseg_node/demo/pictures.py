@@ -7,7 +7,7 @@ video: the picture before stands until the next one, as the times in the file sa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,25 +17,16 @@ import numpy as np
 
 from instructseg.core import State
 
-from .records import DemoBag, ResultsBag, TargetRecord
+from ..replay.drawing import GREEN, GREY, RED, WHITE, answer_line, draw_masks, text_width, write_text
+from .records import DemoBag, ResultsBag
 from .report import Report
 from .verdicts import CommandVerdict
 
-WHITE, GREY, GREEN, AMBER, RED = (255, 255, 255), (175, 175, 175), (110, 240, 110), (255, 205, 90), (255, 110, 110)
-STATE_COLOURS = {
-    State.PRESENT: GREEN,
-    State.GROUNDING: AMBER,
-    State.OCCLUDED: AMBER,
-    State.UNCERTAIN: AMBER,
-    State.NO_TARGET: RED,
-}
-FONT = cv2.FONT_HERSHEY_DUPLEX
 BAND = 58  # pixels of the video's lower edge that carry the words
 TILE = (320, 240)  # (width, height) in the contact sheet
 BEFORE = "before"  # label of the tile that shows the scene without an answer
 CAPTION = 52  # height of the words above a row
 MILLISECOND = Fraction(1, 1000)
-MASK_COLOURS = ((0, 230, 255), (170, 255, 0), (255, 0, 200), (255, 160, 0))  # by place in the command; unlike things
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +61,14 @@ def video_frame(demo: DemoBag, results: ResultsBag, stamp: int) -> np.ndarray:
     band = picture[height - BAND :]
     band[:] = band // 4
     text = record.targets[0].instruction_text if record.targets else ""
-    _write(
+    write_text(
         picture, f'"{text}"' if text else "no command yet", (12, height - 34), 0.62, WHITE if text else GREY, width - 24
     )
     clock = f"age {record.received_age * 1e3:.0f} ms   {demo.seconds(stamp):4.1f} s"
-    left = width - 12 - _width(clock, 0.45)
-    _write(picture, clock, (left, height - 11), 0.45, GREY)
+    left = width - 12 - text_width(clock, 0.45)
+    write_text(picture, clock, (left, height - 11), 0.45, GREY)
     answer, colour = answer_line(record.targets)
-    _write(picture, answer, (12, height - 11), 0.5, colour, left - 24)
+    write_text(picture, answer, (12, height - 11), 0.5, colour, left - 24)
     return picture
 
 
@@ -112,44 +103,16 @@ def moments(results: ResultsBag, demo: DemoBag, command: CommandVerdict) -> list
     return [*before, *chosen, Moment("out of view" if gaps else "middle", nearest), Moment("end", stamps[-1])]
 
 
-def draw_masks(image: np.ndarray, targets: Sequence[TargetRecord], instances: np.ndarray | None) -> np.ndarray:
-    """A copy of the image with the masks of its PRESENT targets, taken from its instance image."""
-    picture = image.copy()
-    shown = [target for target in targets if target.state is State.PRESENT and instances is not None]
-    for index, target in enumerate(shown):
-        mask = instances == target.instance_id
-        colour = MASK_COLOURS[index % len(MASK_COLOURS)]
-        picture[mask] = picture[mask] * 0.65 + np.array(colour) * 0.35
-        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outline, -1, WHITE, 4, cv2.LINE_AA)
-        cv2.drawContours(picture, outline, -1, colour, 2, cv2.LINE_AA)
-    return picture
-
-
-def answer_line(targets: Sequence[TargetRecord]) -> tuple[str, tuple[int, int, int]]:
-    """The states of the targets in words, with scores, and the colour of the best one."""
-    if not targets:
-        return "", GREY
-    words = []
-    for target in targets:
-        score = f" {target.score:.2f}" if target.state is State.PRESENT else ""
-        explained = target.reason and target.state is not State.PRESENT and len(targets) == 1
-        reason = f": {target.reason}" if explained else ""
-        words.append(f"{target.state.name}{score}{reason}")
-    best = next((t.state for t in targets if t.state is State.PRESENT), targets[0].state)
-    return " + ".join(words), STATE_COLOURS.get(best, RED)
-
-
 def _row(demo: DemoBag, results: ResultsBag, command: CommandVerdict) -> np.ndarray:
     tiles = [_tile(demo, results, moment, command) for moment in moments(results, demo, command)]
     width, height = TILE
     empty = np.full((height, width, 3), 40, np.uint8)
     caption = np.full((CAPTION, 4 * width, 3), 24, np.uint8)
-    _write(caption, f'"{command.expectation.text}"', (12, 32), 0.75, WHITE, 2 * width - 20)
+    write_text(caption, f'"{command.expectation.text}"', (12, 32), 0.75, WHITE, 2 * width - 20)
     iou = "" if command.iou is None else f"   IoU {command.iou:.2f}"
     given = command.given if command.passed else f"{command.given}, expected {command.expected}"
     colour = GREEN if command.passed else RED
-    _write(caption, f"{given}{iou}", (2 * width, 32), 0.65, colour, 2 * width - 12)
+    write_text(caption, f"{given}{iou}", (2 * width, 32), 0.65, colour, 2 * width - 12)
     return np.concatenate([caption, np.concatenate([*tiles, *[empty] * (4 - len(tiles))], axis=1)])
 
 
@@ -160,11 +123,11 @@ def _tile(demo: DemoBag, results: ResultsBag, moment: Moment, command: CommandVe
     tile = cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA)
     tile[:22] = tile[:22] // 4
     tile[-20:] = tile[-20:] // 4
-    _write(tile, f"{moment.label}", (6, 16), 0.42, WHITE)
+    write_text(tile, f"{moment.label}", (6, 16), 0.42, WHITE)
     clock = f"{demo.seconds(moment.stamp):.1f} s"
-    _write(tile, clock, (TILE[0] - 6 - _width(clock, 0.42), 16), 0.42, GREY)
+    write_text(tile, clock, (TILE[0] - 6 - text_width(clock, 0.42), 16), 0.42, GREY)
     answer, colour = answer_line(targets)
-    _write(tile, answer, (6, TILE[1] - 6), 0.42, colour, TILE[0] - 12)
+    write_text(tile, answer, (6, TILE[1] - 6), 0.42, colour, TILE[0] - 12)
     return cv2.copyMakeBorder(tile[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(24, 24, 24))
 
 
@@ -178,19 +141,3 @@ def _video_stream(container: av.container.OutputContainer, width: int, height: i
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.time_base = stream.codec_context.time_base = MILLISECOND
     return stream
-
-
-def _write(
-    picture: np.ndarray, text: str, place: tuple[int, int], scale: float, colour: tuple[int, int, int], room: int = 0
-) -> None:
-    """A line of ASCII text, made smaller (to three quarters) and then shortened where there is no room (pixels)."""
-    text = "".join(c if " " <= c <= "~" else "?" for c in text)
-    if room and _width(text, scale) > room:
-        scale = max(0.75 * scale, scale * room / _width(text, scale))
-        while len(text) > 4 and _width(text, scale) > room:
-            text = text[:-4] + "..."
-    cv2.putText(picture, text, place, FONT, scale, colour, 1, cv2.LINE_AA)
-
-
-def _width(text: str, scale: float) -> int:
-    return cv2.getTextSize(text, FONT, scale, 1)[0][0]

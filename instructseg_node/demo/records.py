@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import Reader, ReaderError
-from rosbags.typesys.store import Typestore
 
-from instructseg.core import BadInput, State
+from instructseg.core import BadInput
 from instructseg.spoken import without_fillers
 
 from ..conversions import stamp_ns
-from ..replay.bag_types import typestore
+from ..replay.bags import decoded, message_counts
+from ..replay.results import FrameRecord, TargetRecord, frame_record, messages
 
 IMAGE = "/camera/image/compressed"
 TRUTH = "/ground_truth/instance_mask/compressed"
@@ -62,39 +61,14 @@ class Expectation:
         return tuple(target for target in targets if target.instruction_text == text)
 
 
-@dataclasses.dataclass(frozen=True)
-class TargetRecord:
-    """One entry of ``~/targets``."""
-
-    instruction_text: str
-    instance_id: int
-    state: State
-    score: float
-    rejection_score: float
-    reason: str = ""
-    phrase: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameRecord:
-    """What the node published on one frame. age: seconds, by the node's clock at publication (None without targets);
-    received_age: seconds from the frame's stamp to the recorder."""
-
-    stamp_ns: int
-    targets: tuple[TargetRecord, ...]
-    age: float | None
-    received_age: float
-
-
 class DemoBag:
     """The recording that was played. Images are decoded when asked for."""
 
     def __init__(self, path: Path) -> None:
-        store = typestore()
         self._images: dict[int, bytes] = {}
         self._truth: dict[int, bytes] = {}
         self.expectations: list[Expectation] = []
-        for topic, _, message in _messages(path, store, (IMAGE, TRUTH, EXPECTATIONS)):
+        for topic, _, message in messages(path, (IMAGE, TRUTH, EXPECTATIONS)):
             if topic == EXPECTATIONS:
                 self.expectations.append(expectation(message.data, str(path)))
             else:
@@ -112,18 +86,17 @@ class DemoBag:
 
     def image(self, stamp: int) -> np.ndarray:
         """``(H, W, 3)`` uint8 RGB."""
-        return cv2.cvtColor(_decoded(self._images[stamp], IMAGE), cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(decoded(self._images[stamp], IMAGE), cv2.COLOR_BGR2RGB)
 
     def truth(self, stamp: int) -> np.ndarray | None:
         """``(H, W)`` uint8 instance ids; None where no truth was recorded for this stamp."""
-        return _decoded(self._truth[stamp], TRUTH) if stamp in self._truth else None
+        return decoded(self._truth[stamp], TRUTH) if stamp in self._truth else None
 
 
 class ResultsBag:
     """What the node published. frames: by stamp. diagnostics: the values of the last report about the stream."""
 
     def __init__(self, path: Path, node: str = "/instructseg") -> None:
-        store = typestore()
         self.frames: dict[int, FrameRecord] = {}
         self.repeated = 0
         self.diagnostics: dict[str, str] = {}
@@ -131,7 +104,7 @@ class ResultsBag:
         self._masks: dict[int, bytes] = {}
         self.messages = message_counts(path)
         mask, targets, grounding = f"{node}/instance_mask/compressed", f"{node}/targets", f"{node}/grounding"
-        for topic, time_ns, message in _messages(path, store, (mask, targets, grounding, "/diagnostics")):
+        for topic, time_ns, message in messages(path, (mask, targets, grounding, "/diagnostics")):
             if topic == targets:
                 record = frame_record(message, time_ns)
                 self.repeated += record.stamp_ns in self.frames
@@ -149,7 +122,7 @@ class ResultsBag:
 
     def instances(self, stamp: int) -> np.ndarray | None:
         """``(H, W)`` uint16 instance ids; None where no mask image was published for this stamp."""
-        return _decoded(self._masks[stamp], "~/instance_mask/compressed") if stamp in self._masks else None
+        return decoded(self._masks[stamp], "~/instance_mask/compressed") if stamp in self._masks else None
 
     def _take_diagnostics(self, message: Any, name: str) -> None:
         for status in message.status:
@@ -173,20 +146,6 @@ def expectation(text: str, place: str) -> Expectation:
     return found
 
 
-def frame_record(message: Any, time_ns: int) -> FrameRecord:
-    """From a TargetArray received at that time."""
-    stamp = stamp_ns(message.header.stamp)
-    targets = tuple(
-        TargetRecord(
-            t.instruction_text, int(t.instance_id), State(t.state), float(t.score), float(t.rejection_score), t.reason,
-            t.phrase,
-        )
-        for t in message.targets
-    )  # fmt: skip
-    age = float(message.targets[0].age) if message.targets else None
-    return FrameRecord(stamp, targets, age, (time_ns - stamp) / 1e9)
-
-
 def _cleaned(text: str) -> str:
     """As the node repeats it; a text that it refuses stays as it is and is found nowhere."""
     try:
@@ -201,29 +160,3 @@ def _slot(facts: Mapping[str, Any]) -> Slot:
         if window.verdict not in VERDICTS:
             raise ValueError(f"verdict {window.verdict!r}; allowed: {', '.join(VERDICTS)}")
     return Slot(tuple(facts["objects"]), tuple(int(i) for i in facts["instance_ids"]), windows)
-
-
-def message_counts(path: Path) -> dict[str, int]:
-    """Messages of a bag by topic."""
-    try:
-        with Reader(path) as reader:
-            return {connection.topic: connection.msgcount for connection in reader.connections}
-    except (ReaderError, OSError) as error:
-        raise BadInput(f"cannot read the bag {path}: {error}") from error
-
-
-def _messages(path: Path, store: Typestore, topics: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
-    try:
-        with Reader(path) as reader:
-            wanted = [c for c in reader.connections if c.topic in topics]
-            for connection, time_ns, data in reader.messages(wanted) if wanted else ():
-                yield connection.topic, time_ns, store.deserialize_cdr(data, connection.msgtype)
-    except (ReaderError, OSError) as error:
-        raise BadInput(f"cannot read the bag {path}: {error}") from error
-
-
-def _decoded(data: bytes, topic: str) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise BadInput(f"an image on {topic} cannot be decoded ({len(data)} bytes)")
-    return image

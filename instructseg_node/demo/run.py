@@ -1,7 +1,7 @@
 """The demo: the real node on a recorded camera stream, judged against ground truth: python -m instructseg_node.demo.
 
-Three processes talk over DDS on this host alone: the player (the recording and /clock), the node, and a recorder of
-everything the node publishes. Then the two bags are compared. Results: overlay.mp4, contact_sheet.png, results.mcap,
+The recording is replayed in real time (``instructseg_node.replay``): the node runs in its own process, and all that it
+publishes is recorded. Then the two bags are compared. Results: overlay.mp4, contact_sheet.png, results.mcap,
 report.json and logs/ in the output folder; exit code 0 only if every verdict is the expected one.
 """
 
@@ -13,23 +13,23 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from instructseg.core import InstructSegError
 
 from .. import dds
-from ..replay.processes import Child, NotDiscovered, RunFailed, child_environment, describe_exit
+from ..replay.arguments import NODE_COMMAND
+from ..replay.arguments import Options as ReplayOptions
+from ..replay.commands import Command
+from ..replay.node_link import NODE
+from ..replay.processes import RunFailed
+from ..replay.progress import Progress
+from ..replay.session import replay
 from . import pictures
 from . import report as reporting
 from .records import IMAGE, DemoBag, ResultsBag
 
 ROOT = Path(__file__).resolve().parents[2]
-NODE = "/instructseg"
-NODE_COMMAND = (sys.executable, "-m", "instructseg_node.main")
-CLOCK_HZ = 100  # a node's clock stands still between two ticks: its own ages come out up to 10 ms too low
-TAIL_S = 1.5  # /clock and the node go on for so long after the last frame: a last diagnostic report is among it
-GAVE_UP = ("configure failed", "activate failed")  # the node's own words; it stays alive then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +45,6 @@ class Options:
     node_arguments: tuple[str, ...] = ()
 
 
-class Progress:
-    """One line that is rewritten on a terminal; elsewhere a line now and then."""
-
-    def __init__(self, every_s: float = 5.0) -> None:
-        self._live = sys.stdout.isatty()
-        self._every_s = every_s
-        self._said, self._at, self._width = "", -every_s, 0
-
-    def show(self, line: str) -> None:
-        if line == self._said:
-            return
-        if self._live:
-            print("\r" + line.ljust(self._width), end="", flush=True)
-            self._width = len(line)
-        elif time.monotonic() - self._at >= self._every_s:
-            print(line, flush=True)
-            self._at = time.monotonic()
-        self._said = line
-
-    def done(self, line: str) -> None:
-        """A line that stays."""
-        print(("\r" if self._live else "") + line.ljust(self._width if self._live else 0), flush=True)
-        self._said, self._width = "", 0
-
-
 def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> reporting.Report:
     """Play, record, judge, draw. Raises RunFailed or another InstructSegError where that was not possible."""
     started = time.monotonic()
@@ -79,17 +54,13 @@ def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> reporti
     check(options)
     demo = DemoBag(options.bag)  # before anything is started: a broken recording is found out here
     progress = Progress()
-    results_file = options.out / "results.mcap"
     make_room(options.out)
-    domain = dds.own_domain_id()
-    try:
-        stream(options, demo, node_command, results_file, progress, domain)
-    except NotDiscovered as failure:  # seen once under load: Fast DDS announced only some topics of the node
-        progress.done(f"{failure}\nonce more, in another ROS domain")
-        make_room(options.out)
-        stream(options, demo, node_command, results_file, progress, domain % 100 + 1)
+    asked = replay_options(options, node_command)
+    commands = [Command(at=wanted.start, text=wanted.text) for wanted in demo.expectations]
+    replay(asked, commands, progress)
 
     progress.show("judging")
+    results_file = asked.out
     results = ResultsBag(results_file, NODE)
     report = reporting.make_report(demo, results, results_file.stat().st_size / 1e6)
     reporting.write(report, options.out / "report.json", rate=options.rate, bag=options.bag.name)
@@ -99,79 +70,19 @@ def run(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> reporti
     return report
 
 
-def stream(
-    options: Options, demo: DemoBag, node_command: Sequence[str], results: Path, progress: Progress, domain: int
-) -> None:
-    """The three processes from start to end, leaving the recording of the node in ``results``."""
-    dds.use_profile("shm", domain_id=domain)
-    logs = options.out / "logs"
-    environment = child_environment(logs / "ros")
-    with ExitStack() as stack:
-
-        def start(name: str, command: Sequence[str]) -> Child:
-            return stack.enter_context(Child(name, command, logs / f"{name}.log", environment, ROOT))
-
-        recorder = start("recorder", recorder_command(options, results))
-        node = start("node", [*node_command, *node_arguments(options)])
-        player = start("player", player_command(options))
-        watch(options, demo, node, recorder, player, progress)
-        progress.show("ending the node")
-        code = node.stop(20.0)
-        if code != 0:
-            raise node.failure(describe_exit(code))
-        code = recorder.stop(20.0)
-        if code != 0 or not results.exists():
-            raise recorder.failure(describe_exit(code))
-
-
-def watch(options: Options, demo: DemoBag, node: Child, recorder: Child, player: Child, progress: Progress) -> None:
-    """Return when the player has played everything; RunFailed as soon as that cannot be any more."""
-    length = demo.seconds(demo.stamps[-1]) / options.rate
-    deadline = time.monotonic() + options.start_timeout + length + TAIL_S + 30.0
-    started, ready = time.monotonic(), False
-    while player.exit_code is None:
-        time.sleep(0.1)
-        for child in (node, recorder):
-            if child.exit_code is not None:
-                raise child.failure(describe_exit(child.exit_code))
-        line = player.last_line()
-        if line:
-            ready = True
-            progress.show(line)
-        elif not ready:
-            if any(words in node.log_text() for words in GAVE_UP):
-                raise node.failure("could not start")
-            progress.show(f"waiting for the node to load its model, {time.monotonic() - started:.0f} s")
-        if time.monotonic() > deadline:
-            raise player.failure(f"did not end within {options.start_timeout + length + TAIL_S + 30:.0f} s")
-    if player.exit_code != 0:
-        kind = NotDiscovered if "subscribers" in player.log.read_text(errors="replace") else RunFailed
-        raise kind(f"{player.failure(describe_exit(player.exit_code))}\nThe node's log is {node.log}")
-    progress.done(player.last_line())
-
-
-def player_command(options: Options) -> list[str]:
-    """Everything but the ground truth; first when the node listens and the recorder listens to it."""
-    arguments = ["--topics", "/camera/*", "/command", "--expect", IMAGE, "/command", f"{NODE}/targets"]
-    arguments += ["--rate", str(options.rate), "--clock", str(CLOCK_HZ), "--tail", str(TAIL_S)]
-    return [
-        sys.executable, "-m", "instructseg_node.replay.player", str(options.bag), *arguments,
-        "--timeout", str(options.start_timeout),
-    ]  # fmt: skip
-
-
-def recorder_command(options: Options, results: Path) -> list[str]:
-    arguments = ["--out", str(results), "--node", NODE, "--clock", "--rate", str(options.rate)]
-    return [sys.executable, "-m", "instructseg_node.replay.recorder", *arguments]
-
-
-def node_arguments(options: Options) -> list[str]:
-    """ROS arguments: the parameter file, what the demo needs on top of it, and the user's own last."""
-    given = {"autostart": "true", "use_sim_time": "true", "image_transport": "compressed"}
-    parameters = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
-    remaps = ["-r", f"image/compressed:={IMAGE}", "-r", "command:=/command"]
-    own = list(options.node_arguments)
-    return ["--ros-args", "--params-file", str(options.parameters), *parameters, *remaps, *own]
+def replay_options(options: Options, node_command: Sequence[str] = NODE_COMMAND) -> ReplayOptions:
+    """The demo as a replay: its camera at its rate, everything else as the node does it by itself."""
+    return ReplayOptions(
+        bag=options.bag,
+        out=options.out / "results.mcap",
+        rate=options.rate,
+        images={"": IMAGE},
+        params=options.parameters,
+        ros_arguments=options.node_arguments,
+        node_command=tuple(node_command),
+        logs=options.out / "logs",
+        start_timeout=options.start_timeout,
+    )
 
 
 def check(options: Options) -> None:

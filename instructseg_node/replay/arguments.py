@@ -27,7 +27,7 @@ class Options:
     ends in .mcap. images, depths, infos: topic by camera name ("" for the only one); no images: the only image topic
     is found. commands: a file, or command_topic: a topic of the bag with strings. rate: bag seconds a second; None:
     every frame, one after the other. start, duration: seconds, of the bag. parameters: name -> YAML value, laid over
-    the file params. node_command: what starts the node. timeouts in seconds.
+    the file params. node_command: what starts the node; ros_arguments: further ones of it. timeouts in seconds.
     """
 
     bag: Path
@@ -49,6 +49,7 @@ class Options:
     junit: Path | None = None
     pictures: Path | None = None
     logs: Path | None = None
+    ros_arguments: tuple[str, ...] = ()
     node_command: tuple[str, ...] = NODE_COMMAND
     start_timeout: float = 300.0
     frame_timeout: float = 60.0

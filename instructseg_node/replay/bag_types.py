@@ -25,11 +25,16 @@ class MissingTypes(InstructSegError):
 def typestore(package: str = PACKAGE) -> Typestore:
     """Jazzy's message types and those of one further package. Raises MissingTypes where that cannot be found."""
     store = get_typestore(Stores.ROS2_JAZZY)
+    add_package(store, package)
+    return store
+
+
+def add_package(store: Typestore, package: str) -> None:
+    """Teach a store the types of a package. Raises MissingTypes."""
     types = {}
     for file in sorted(message_folder(package).glob("*.msg")):
         types.update(get_types_from_msg(file.read_text(encoding="utf-8"), f"{package}/msg/{file.stem}"))
-    store.register(types)
-    return store
+    store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
 
 
 def message_folder(package: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Decoder:
 
 def message_counts(path: Path) -> dict[str, int]:
     """Messages of a bag by topic."""
-    with open_bag(path) as reader:
+    with closing(open_bag(path)) as reader:
         counts: dict[str, int] = {}
         for connection in reader.connections:
             counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount

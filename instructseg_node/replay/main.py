@@ -10,7 +10,8 @@ from instructseg.core import InstructSegError
 
 from .. import dds
 from . import arguments as command_line
-from .processes import RunFailed
+from .progress import Progress
+from .session import replay
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = command_line.parse(arguments)
-        raise RunFailed(f"cannot play {options.bag} yet")
+        print(replay(options, progress=Progress(quiet=options.quiet)))
+        return 0
     except KeyboardInterrupt:
         print("\ninstructseg_replay: interrupted", file=sys.stderr)
     except (InstructSegError, dds.DdsProfileError, OSError) as error:

@@ -1,74 +1,46 @@
-"""Everything a node publishes, with /diagnostics, into one MCAP file: python -m instructseg_node.replay.recorder.
+"""Everything a node publishes, with /diagnostics, into one MCAP recording.
 
-Messages are stored as the bytes that came, at the time they came (with --clock on the clock of /clock). A raw image
-topic that also exists as ``/compressed`` is recorded in that form alone: a tenth of the size, and lossless for masks.
+Messages are stored as the bytes that came. A raw image topic that also exists as ``/compressed`` is recorded in that
+form alone: a tenth of the size, and lossless for masks.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import signal
-import sys
-import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosgraph_msgs.msg import Clock
 
-from instructseg.core import BadInput, InstructSegError
+from instructseg.core import BadInput
 
-from ..conversions import stamp_ns
-from .bag_types import typestore
+from .bag_types import add_package, typestore
 from .player import message_class
 
 OTHER_TOPICS = ("/diagnostics",)  # outside the node's own namespace
-DISCOVERY_S = 0.1  # between two looks at what the node offers
-DRAIN_S = 0.3  # silence that ends the recording once it was told to end
-DRAIN_LIMIT_S = 3.0  # and the end of it where the node keeps talking
+HIDDEN = "/_"  # in the names of topics that belong to actions
 RAW_IMAGE = "sensor_msgs/msg/Image"
 
 
-class BagClock:
-    """The time of /clock, carried on between its ticks by the computer's own clock.
-
-    A tick that was delivered late would set the clock back, so the offset is that of the least delayed tick of the last
-    ``window``. rate: seconds of /clock a second.
-    """
-
-    def __init__(self, rate: float = 1.0, window: int = 100) -> None:
-        self._rate = rate
-        self._offsets: deque[int] = deque(maxlen=window)
-
-    def tick(self, clock_ns: int, monotonic_ns: int) -> None:
-        self._offsets.append(clock_ns - round(monotonic_ns * self._rate))
-
-    def time_ns(self, monotonic_ns: int) -> int | None:
-        """What /clock said, or would have said, at that time of the computer's; None before the first tick."""
-        return round(monotonic_ns * self._rate) + max(self._offsets) if self._offsets else None
-
-
 class BagFile:
-    """One MCAP file, which appears under its name when it is complete. A context manager."""
+    """One recording, which appears under its name when it is complete: a bag's folder, or a single file where the name
+    ends in ``.mcap``. A context manager; what is under that name already is replaced at the end."""
 
     def __init__(self, path: Path) -> None:
-        if path.suffix != ".mcap":
-            raise BadInput(f"the recording must end in .mcap; got {path}")
+        if path.suffix in (".db3", ".bag"):
+            raise BadInput(f"the recording is written as MCAP: a folder, or a file that ends in .mcap; got {path}")
         self.path = path
         self.messages = 0
-        self._folder = path.with_name(f".{path.stem}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        name = path.stem if path.suffix == ".mcap" else path.name
+        self._partial = path.with_name(f".{name}.partial")
+        self._folder = self._partial / name
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
         self._types = typestore()
         self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -81,37 +53,53 @@ class BagFile:
         try:
             self._writer.__exit__(kind, error, trace)
             if kind is None:
-                (self._folder / f"{self._folder.name}.mcap").replace(self.path)
+                self._appear()
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._partial, ignore_errors=True)
 
     def add_topic(self, topic: str, kind: str) -> Connection:
+        """Raises MissingTypes where the definition of a type is not to be found."""
+        if kind not in self._types.fielddefs:
+            add_package(self._types, kind.partition("/")[0])
         return self._writer.add_connection(topic, kind, typestore=self._types)
 
     def write(self, connection: Connection, time_ns: int, data: bytes) -> None:
         self._writer.write(connection, time_ns, data)
         self.messages += 1
 
+    def _appear(self) -> None:
+        if self.path.suffix == ".mcap":
+            (self._folder / f"{self._folder.name}.mcap").replace(self.path)
+            return
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self._folder.rename(self.path)
+
 
 class Recorder:
-    """Follows what one node offers and writes it to the file. target: the node's full name. clock: None to store the
-    computer's time; else what comes before the first tick of /clock is kept until then."""
+    """Follows what one node offers and writes it to the file. target: the node's full name. now_ns: the time to store
+    messages under. skip: topics of the node (without its name) that are left out. heard: called with the bytes of a
+    topic (without the node's name, or full) after they were written."""
 
-    def __init__(self, node: Node, file: BagFile, target: str, clock: BagClock | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        file: BagFile,
+        target: str,
+        now_ns: Callable[[], int],
+        skip: tuple[str, ...] = (),
+        heard: Mapping[str, Callable[[bytes], None]] | None = None,
+    ) -> None:
         namespace, _, name = target.rpartition("/")
         if not target.startswith("/") or not name:
             raise BadInput(f"the node to record must be given by its full name, as in /instructseg; got {target!r}")
-        self._node, self._file = node, file
+        self._node, self._file, self._now_ns = node, file, now_ns
         self._target = (name, namespace or "/")
         self._prefix = f"{target}/"
-        self._clock = clock
-        self._early: list[tuple[Connection, int, bytes]] = []
+        self._skip = {self._prefix + topic for topic in skip}
+        self._heard = {t if t.startswith("/") else self._prefix + t: call for t, call in (heard or {}).items()}
         self._subscriptions: dict[str, object] = {}
         self._seen: set[str] = set()
-        self.heard_ns = time.monotonic_ns()  # when the last message came
-        if clock is not None:
-            clock_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-            node.create_subscription(Clock, "/clock", self._on_clock, clock_qos)
 
     @property
     def topics(self) -> list[str]:
@@ -124,9 +112,10 @@ class Recorder:
         except NodeNameNonExistentError:
             return []
         wanted = sorted(t for t in offered if t.startswith(self._prefix) or t in OTHER_TOPICS)
+        wanted = [t for t in wanted if HIDDEN not in t]
         new = [t for t in wanted if t not in self._subscriptions and f"{t}/compressed" not in wanted]
         # A raw image waits for the second look: its compressed sibling may be discovered a moment later.
-        new = [t for t in new if t in self._seen or offered[t][0] != RAW_IMAGE]
+        new = [t for t in new if t not in self._skip and (t in self._seen or offered[t][0] != RAW_IMAGE)]
         self._seen.update(wanted)
         for topic in new:
             self._subscribe(topic, offered[topic][0])
@@ -139,79 +128,10 @@ class Recorder:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         connection = self._file.add_topic(topic, kind)
-        callback = partial(self._write, connection)
+        callback = partial(self._write, connection, self._heard.get(topic))
         self._subscriptions[topic] = self._node.create_subscription(message_class(kind), topic, callback, qos, raw=True)
 
-    def finish(self) -> None:
-        """Write what was kept for a /clock that never came, with the computer's time."""
-        offset = time.time_ns() - time.monotonic_ns()
-        for connection, monotonic_ns, data in self._early:
-            self._file.write(connection, monotonic_ns + offset, data)
-        self._early.clear()
-
-    def _write(self, connection: Connection, data: bytes) -> None:
-        self.heard_ns = time.monotonic_ns()
-        time_ns = self._clock.time_ns(self.heard_ns) if self._clock else time.time_ns()
-        if time_ns is None:
-            self._early.append((connection, self.heard_ns, data))
-        else:
-            self._file.write(connection, time_ns, data)
-
-    def _on_clock(self, message: Clock) -> None:
-        self._clock.tick(stamp_ns(message.clock), time.monotonic_ns())
-        while self._early:
-            connection, monotonic_ns, data = self._early.pop(0)
-            self._file.write(connection, self._clock.time_ns(monotonic_ns), data)
-
-
-def record(path: Path, target: str, clock: BagClock | None = None) -> int:
-    """Record until SIGINT or SIGTERM, and then until nothing comes any more; the number of messages."""
-    told: list[int] = []  # when
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # A note and no exception: one that is raised inside a write would leave half a record behind.
-        signal.signal(number, lambda got, frame: told.append(time.monotonic_ns()))
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("instructseg_recorder")
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        with BagFile(path) as file:
-            recorder = Recorder(node, file, target, clock)
-            look_at = 0.0
-            while not told or _draining(time.monotonic_ns(), told[0], recorder.heard_ns):
-                if time.monotonic() >= look_at:
-                    look_at = time.monotonic() + DISCOVERY_S
-                    for topic in recorder.discover():
-                        print(f"recording {topic}", flush=True)
-                executor.spin_once(timeout_sec=DISCOVERY_S)
-            recorder.finish()
-            return file.messages
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def _draining(now_ns: int, told_ns: int, heard_ns: int) -> bool:
-    return now_ns - max(told_ns, heard_ns) < DRAIN_S * 1e9 and now_ns - told_ns < DRAIN_LIMIT_S * 1e9
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line. Exit code 0: recorded something, 1: nothing came, 2: bad input."""
-    parser = argparse.ArgumentParser(prog="recorder", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="the .mcap file, replaced if it exists")
-    parser.add_argument("--node", default="/instructseg", help="full name of the node (default /instructseg)")
-    parser.add_argument("--clock", action="store_true", help="store the time of /clock, not the computer's")
-    parser.add_argument("--rate", type=float, default=1.0, help="seconds of /clock a second (default 1)")
-    options = parser.parse_args(arguments)
-    try:
-        count = record(options.out, options.node, BagClock(options.rate) if options.clock else None)
-    except InstructSegError as error:
-        print(f"recorder: {error}", file=sys.stderr)
-        return 2
-    print(f"recorded {count} messages, {options.out.stat().st_size / 1e6:.1f} MB in {options.out}", flush=True)
-    return 0 if count else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    def _write(self, connection: Connection, heard: Callable[[bytes], None] | None, data: bytes) -> None:
+        self._file.write(connection, self._now_ns(), data)
+        if heard is not None:
+            heard(data)

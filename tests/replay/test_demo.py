@@ -1,7 +1,8 @@
-"""The demo as a whole, on a tiny recording and with a colour segmenter: three processes over DDS, then the verdicts."""
+"""The demo as a whole, on a tiny recording and with a colour segmenter: the node in its process, then the verdicts."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from replay.tiny_bag import FRAMES, write_tiny_bag
 from instructseg_node.demo import run as demo
 from instructseg_node.demo.records import DemoBag, ResultsBag
 from instructseg_node.replay.processes import Child, RunFailed, child_environment
+from instructseg_node.replay.session import node_arguments
+from instructseg_node.replay.source import Source
 
 COLOUR_NODE = (sys.executable, str(Path(__file__).with_name("colour_node.py")))
 # A loaded machine may hold frames back for half a second; this test is not about that.
@@ -105,7 +108,7 @@ def test_command_line_says_what_failed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "demo failed: no recording at" in capsys.readouterr().err
 
 
-def test_command_line_hands_ros_arguments_to_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_hands_ros_arguments_to_the_node(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def refuse(options: demo.Options) -> None:
@@ -115,7 +118,9 @@ def test_command_line_hands_ros_arguments_to_the_node(monkeypatch: pytest.Monkey
     monkeypatch.setattr(demo, "run", refuse)
     assert demo.main(["--rate", "0.5", "--params", "p.yaml", "--", "-p", "device:=cpu"]) == 2
     assert asked[0].rate == 0.5
-    arguments = demo.node_arguments(asked[0])
-    assert arguments[:3] == ["--ros-args", "--params-file", "p.yaml"]
+    asked_of_the_node = demo.replay_options(asked[0])
+    with Source(dataclasses.replace(asked_of_the_node, bag=bag)) as source:
+        arguments = node_arguments(asked_of_the_node, source)
+    assert arguments[:3] == ["--ros-args", "--params-file", str(Path("p.yaml").resolve())]
     assert arguments[-2:] == ["-p", "device:=cpu"], "the user's own come last and win"
     assert "use_sim_time:=true" in arguments

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message, serialize_message
 from replay.tiny_bag import FRAMES, START_NS, stamp, write_tiny_bag
 from rosbags.rosbag2 import Reader, StoragePlugin
 from rosgraph_msgs.msg import Clock
@@ -21,7 +22,7 @@ from instructseg_node.replay import player as bag_player
 from instructseg_node.replay.bag_types import MissingTypes, message_folder, typestore
 from instructseg_node.replay.bags import open_bag
 from instructseg_node.replay.player import BagPlayer, NobodyListens, Playback, chosen, message_class
-from instructseg_node.replay.recorder import BagClock, BagFile, Recorder
+from instructseg_node.replay.recorder import BagFile, Recorder
 
 
 @pytest.fixture(scope="module")
@@ -149,48 +150,34 @@ def test_chosen() -> None:
     assert not chosen("/a/b", ("/a", "/a/b/c"))
 
 
-def test_bag_clock_goes_by_the_least_delayed_tick() -> None:
-    clock = BagClock(rate=2.0)
-    assert clock.time_ns(5) is None
-    clock.tick(1_000, 100)  # bag time 1000 at 100
-    clock.tick(1_100, 190)  # sent at 150, delivered 40 late
-    assert clock.time_ns(200) == 1_200
-    assert clock.time_ns(50) == 900, "what came before the first tick gets its time too"
-
-
 def test_recorder_keeps_bytes_and_takes_the_compressed_sibling(ros, tmp_path: Path) -> None:
     robot, path = ros.node("robot"), tmp_path / "out.mcap"
     wanted = robot.create_publisher(String, "/robot/words", 10)
     robot.create_publisher(Image, "/robot/picture", 1)
     robot.create_publisher(CompressedImage, "/robot/picture/compressed", 1)
     robot.create_publisher(Image, "/robot/plain", 1)
+    robot.create_publisher(String, "/robot/skipped", 1)
     robot.create_publisher(String, "/other/words", 1)
-    ticking = robot.create_publisher(Clock, "/clock", 10)
+    heard = []
+    listen = {"words": lambda data: heard.append(deserialize_message(data, String).data)}
     with BagFile(path) as file:
         node = ros.node("recorder")
-        recorder = Recorder(node, file, "/robot", BagClock())
+        recorder = Recorder(node, file, "/robot", lambda: 1000, ("skipped",), listen)
 
         def complete() -> bool:
             ros.executor.create_task(recorder.discover)
             return len(recorder.topics) == 3 and wanted.get_subscription_count() == 1
 
         ros.wait(complete, "the recorder's subscriptions")
-        wanted.publish(String(data="before the clock"))
-        ros.wait(lambda: recorder._early, "the early message")
-        tick = Clock()
-        tick.clock.sec = 1000
-        ros.wait(ticking.get_subscription_count, "the recorder's /clock")
-        ticking.publish(tick)
-        ros.wait(lambda: not recorder._early, "the tick")
-        wanted.publish(String(data="after"))
-        ros.wait(lambda: file.messages == 2, "both messages")
+        wanted.publish(String(data="a word"))
+        ros.wait(lambda: file.messages == 1, "the message")
         ros.stop()
     assert recorder.topics == ["/robot/picture/compressed", "/robot/plain", "/robot/words"]
     store = typestore()
     with Reader(path) as reader:
         got = [(t, store.deserialize_cdr(data, c.msgtype).data) for c, t, data in reader.messages()]
-    assert [text for _, text in got] == ["before the clock", "after"]
-    assert 990e9 < got[0][0] <= 1000e9 <= got[1][0] < 1010e9
+    assert got == [(1000, "a word")]
+    assert heard == ["a word"], "who asked to hear of a topic does, once it is written"
 
 
 def test_recording_appears_only_when_complete(tmp_path: Path) -> None:
@@ -199,15 +186,26 @@ def test_recording_appears_only_when_complete(tmp_path: Path) -> None:
         file.add_topic("/words", "std_msgs/msg/String")
         raise RuntimeError("on purpose")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(BadInput, match=r"must end in \.mcap"):
-        BagFile(tmp_path / "folder")
+    with pytest.raises(BadInput, match=r"ends in \.mcap"):
+        BagFile(tmp_path / "out.db3")
+
+
+@pytest.mark.parametrize("name", ["run.v2", "run.mcap"])
+def test_recording_is_a_bag_or_a_file_and_replaces_the_one_before(tmp_path: Path, name: str) -> None:
+    for text in ("before", "after"):
+        with BagFile(tmp_path / name) as file:
+            connection = file.add_topic("/words", "std_msgs/msg/String")
+            file.write(connection, 5, serialize_message(String(data=text)))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with Reader(tmp_path / name) as reader:
+        assert [deserialize_message(bytes(data), String).data for _, _, data in reader.messages()] == ["after"]
 
 
 def test_recorder_wants_a_full_name(ros, tmp_path: Path) -> None:
     with BagFile(tmp_path / "out.mcap") as file:
         for name in ("robot", "/", ""):
             with pytest.raises(BadInput, match="full name"):
-                Recorder(ros.node("recorder"), file, name)
+                Recorder(ros.node("recorder"), file, name, lambda: 0)
 
 
 def test_own_messages_are_known_to_the_typestore() -> None:
