@@ -33,7 +33,7 @@ class Intake:
     def command(self, text: str) -> Instruction:
         """An instruction from plain language, fillers taken out. A text that is being worked on already gives the same
         instruction again, so that a sender who repeats himself does not restart it. Raises BadInput."""
-        cleaned = _cleaned("command", text)
+        cleaned = checked_text("command", text)
         with self._lock:
             for known in self._active.values():
                 if known == Instruction(known.id, cleaned, known.class_id):
@@ -43,9 +43,7 @@ class Intake:
 
     def message(self, message: Any) -> Instruction:
         """An instruction from an ``instructseg_msgs/Instruction``. Raises BadInput naming the field."""
-        identity = str(message.id)
-        if len(identity) > 256 or not identity.isprintable():
-            raise BadInput(f"instruction.id is {identity[:_SHOWN]!r}; allowed: at most 256 printable characters")
+        identity = checked_id(message.id)
         modes = {mode.value: mode for mode in Mode}
         if message.mode not in modes:
             names = ", ".join(f"{mode.value} ({mode.name})" for mode in Mode)
@@ -53,7 +51,7 @@ class Intake:
         timeout_s = message.timeout.sec + message.timeout.nanosec * 1e-9
         if timeout_s < 0:
             raise BadInput(f"instruction.timeout is {timeout_s:g} s; allowed: 0 (none) or more")
-        text = _cleaned("instruction.text", message.text)
+        text = checked_text("instruction.text", message.text)
         with self._lock:
             return self._accept(
                 Instruction(
@@ -106,7 +104,15 @@ def spoken(text: str) -> SpokenCommand:
         raise _refusal("command", text, error) from error
 
 
-def _cleaned(field: str, text: str) -> str:
+def checked_id(identity: str) -> str:
+    """The id, which may be empty. Raises BadInput."""
+    if len(identity) > 256 or not identity.isprintable():
+        raise BadInput(f"instruction.id is {identity[:_SHOWN]!r}; allowed: at most 256 printable characters")
+    return identity
+
+
+def checked_text(field: str, text: str) -> str:
+    """The text of an instruction, fillers taken out. Raises BadInput naming the field."""
     try:
         return without_fillers(text)
     except BadInput as error:

@@ -14,17 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from instructseg_msgs.srv import Cancel
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
-from std_srvs.srv import SetBool, Trigger
 
 import instructseg
 from instructseg.core import BadInput, Instruction, Sampling, Segmenter, State
 from instructseg.options import split_assignments
 from instructseg.registry import check_tracker, with_tracker
-from instructseg.streaming import InstructionStatus, StreamingEngine
+from instructseg.streaming import FrameResult, InstructionStatus, StreamingEngine
+from instructseg.streaming.engine import STOP_TIMEOUT_S
 from instructseg.tracking import RejectionEvent
 
 from . import diagnostics, parameters
@@ -32,6 +31,9 @@ from .complaints import Complaints
 from .inputs import Inputs
 from .outputs import Outputs
 from .parameters import Settings
+from .segment_action import SegmentAction
+from .segment_once import SegmentOnce
+from .services import Services
 
 SegmenterFactory = Callable[[Settings], Segmenter]
 
@@ -83,9 +85,25 @@ class InstructSegNode(LifecycleNode):
         # Steady time: a paused or absent /clock must neither silence the report nor hide a stale camera.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=self._steady)
-        self.create_service(Cancel, "~/cancel", self._on_cancel)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/enable", self._on_enable)
+        self._short_services = Services(self)
+        self._once = SegmentOnce(self, lambda: self.phase)
+        self._goals = SegmentAction(self, lambda: self.phase, self._complaints)
+
+    @property
+    def engine(self) -> StreamingEngine | None:
+        """The engine, while the node is active."""
+        return self._engine
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """The subscriptions, while the node is active."""
+        return self._inputs
+
+    def forget(self) -> None:
+        """Forget frames, targets and memory, on an active node; goals end, other instructions stay."""
+        self._goals.reset()
+        self._engine.reset()
+        self._outputs.spatial.forget()
 
     # Lifecycle
 
@@ -121,6 +139,7 @@ class InstructSegNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         self._close()
+        self._goals.destroy()
         super().destroy_node()
 
     def _transition(
@@ -169,7 +188,7 @@ class InstructSegNode(LifecycleNode):
             self._segmenter,
             self.settings.engine,
             clock_ns=self._now_ns,
-            on_result=self._speak(self._outputs.publish_result),
+            on_result=self._speak(self._take_result),
             on_rejection=self._speak(self._outputs.publish_rejection),
             on_grounding=self._speak(self._outputs.publish_grounding),
             on_instructions=self._speak(self._take_statuses),
@@ -180,6 +199,8 @@ class InstructSegNode(LifecycleNode):
         self._inputs = Inputs(
             self, self.settings, self._engine, self._complaints, self._outputs.saw, self._outputs.spatial
         )
+        self._once.open(self._segmenter, self.settings.engine, self._now_ns, self._log_engine)
+        self._goals.open(self._inputs, self._engine)
         self._stale_timer = self.create_timer(0.1, self._engine.check_stale, clock=self._steady)
 
     def _stop_stream(self) -> None:
@@ -188,10 +209,15 @@ class InstructSegNode(LifecycleNode):
             self._stale_timer = None
         if self._inputs is not None:
             self._inputs.close()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        self._once.close()
         if self._engine is not None:
             self._engine.stop()  # joins its threads; what was live is reported STALE
             if self.context.ok():
                 self._outputs.publish_instructions(())
+        self._goals.close()
+        if not self._once.join(max(0.0, deadline - time.monotonic())):
+            self.get_logger().warning("~/segment_once is still inside the segmenter; its answer will be discarded")
         self._outputs.spatial.forget()
         self._run += 1
         self._inputs = self._engine = None
@@ -214,11 +240,16 @@ class InstructSegNode(LifecycleNode):
         run = self._run
         return lambda event: publish(event) if self._run == run and self.context.ok() else None
 
+    def _take_result(self, result: FrameResult) -> None:
+        self._outputs.publish_result(result)
+        self._goals.take_result(result)
+
     def _take_statuses(self, statuses: tuple[InstructionStatus, ...]) -> None:
         inputs = self._inputs
         if inputs is not None:
             inputs.release(statuses)
         self._outputs.publish_instructions(statuses)
+        self._goals.take_statuses(statuses)
 
     def _log_engine(self, level: int, message: str) -> None:
         # Three lines, because rclpy allows one severity for each place in the code.
@@ -229,7 +260,7 @@ class InstructSegNode(LifecycleNode):
         else:
             self.get_logger().info(message)
 
-    # State, parameters and services
+    # State and parameters
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -266,32 +297,9 @@ class InstructSegNode(LifecycleNode):
         self.settings = self._outputs.settings = parameters.read(self)
         if self._inputs is not None:
             self._inputs.command_mode = self.settings.command_mode
-
-    def _on_cancel(self, request: Cancel.Request, response: Cancel.Response) -> Cancel.Response:
-        if self._engine is None:
-            response.message = f"the node is {self.phase}: nothing is being worked on"
-            return response
-        response.cancelled = self._engine.cancel(request.instruction_id or None)
-        response.success = bool(response.cancelled) or not request.instruction_id
-        if not response.success:
-            response.message = f"no instruction has the id '{request.instruction_id[:60]}'; ~/instructions lists them"
-        return response
-
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._engine is not None
-        response.message = "frames and targets are forgotten" if response.success else f"the node is {self.phase}"
         if self._engine is not None:
-            self._engine.reset()
-            self._outputs.spatial.forget()
-        return response
-
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Off: images are not looked at, so every target becomes STALE; nothing is forgotten."""
-        response.success = self._inputs is not None
-        response.message = "" if response.success else f"the node is {self.phase}: activate it"
-        if self._inputs is not None:
-            self._inputs.enabled = request.data
-        return response
+            self._engine.reconfigure(self.settings.engine)
+            self._once.reconfigure(self.settings.engine)
 
 
 def free_device_memory() -> None:

@@ -92,13 +92,13 @@ class Settings:
         0, ACTIVATE, "newest of these, seen in full detail; 0: as the recipe was trained", low=0, high=64
     )
     ground_period: float = _entry(
-        _ENGINE.ground_period, ACTIVATE, "seconds between two searches for a missing target", low=0.01, high=3600.0
+        _ENGINE.ground_period, LIVE, "seconds between two searches for a missing target", low=0.01, high=3600.0
     )
     refresh_period: float = _entry(
-        _ENGINE.refresh_period, ACTIVATE, "seconds after which a target in view is reasoned about anew; 0: never",
+        _ENGINE.refresh_period, LIVE, "seconds after which a target in view is reasoned about anew; 0: never",
         low=0.0, high=3600.0,
     )  # fmt: skip
-    ground_on_loss: bool = _entry(_ENGINE.ground_on_loss, ACTIVATE, "search again for targets lost, absent or in doubt")
+    ground_on_loss: bool = _entry(_ENGINE.ground_on_loss, LIVE, "search again for targets lost, absent or in doubt")
     ground_on_motion: bool = _entry(
         _ENGINE.ground_on_motion, ACTIVATE, "search again when a target in view starts, stops or turns, or the whole "
         "view moves",
@@ -111,32 +111,32 @@ class Settings:
         _ENGINE.view_change, ACTIVATE, "share of the image by which the whole view must have moved", low=0.01, high=1.0
     )
     present_threshold: float = _entry(
-        _ENGINE.present_threshold, ACTIVATE, "mask score that makes a target PRESENT", low=0.0, high=1.0
+        _ENGINE.present_threshold, LIVE, "mask score that makes a target PRESENT", low=0.0, high=1.0
     )
     reject_threshold: float = _entry(
-        _ENGINE.reject_threshold, ACTIVATE, "rejection score that makes an instruction NO_TARGET", low=0.0, high=1.0
+        _ENGINE.reject_threshold, LIVE, "rejection score that makes an instruction NO_TARGET", low=0.0, high=1.0
     )
     lost_after: float = _entry(
-        _ENGINE.lost_after, ACTIVATE, "seconds out of sight before OCCLUDED becomes LOST", low=0.0, high=3600.0
+        _ENGINE.lost_after, LIVE, "seconds out of sight before OCCLUDED becomes LOST", low=0.0, high=3600.0
     )
     stale_after: float = _entry(
-        _ENGINE.stale_after, ACTIVATE, "seconds without a frame before STALE", low=0.01, high=3600.0
+        _ENGINE.stale_after, LIVE, "seconds without a frame before STALE", low=0.01, high=3600.0
     )
     reacquire: str = _entry(
-        _ENGINE.reacquire, ACTIVATE, "what keeps its id after being out of sight: place: what comes back where it was "
+        _ENGINE.reacquire, LIVE, "what keeps its id after being out of sight: place: what comes back where it was "
         "last seen, or where it left, and looks like it; looks: whatever looks like it", allowed=("place", "looks"),
     )  # fmt: skip
     reacquire_within: float = _entry(
-        _ENGINE.reacquire_within, ACTIVATE, "seconds out of sight after which reacquire place gives a new id",
+        _ENGINE.reacquire_within, LIVE, "seconds out of sight after which reacquire place gives a new id",
         low=0.0, high=3600.0,
     )  # fmt: skip
-    max_targets: int = _entry(_ENGINE.max_targets, ACTIVATE, "most targets of one instruction", low=1, high=255)
-    max_instructions: int = _entry(_ENGINE.max_instructions, ACTIVATE, "most instructions at a time", low=1, high=255)
+    max_targets: int = _entry(_ENGINE.max_targets, LIVE, "most targets of one instruction", low=1, high=255)
+    max_instructions: int = _entry(_ENGINE.max_instructions, LIVE, "most instructions at a time", low=1, high=255)
     max_rate: float = _entry(
-        _ENGINE.max_rate, ACTIVATE, "most frames per second taken of a camera; 0: no limit", low=0.0, high=1000.0
+        _ENGINE.max_rate, LIVE, "most frames per second taken of a camera; 0: no limit", low=0.0, high=1000.0
     )
     max_age: float = _entry(
-        _ENGINE.max_age, ACTIVATE, "seconds; when results are older (95th percentile), ask less often, then take every "
+        _ENGINE.max_age, LIVE, "seconds; when results are older (95th percentile), ask less often, then take every "
         "second frame, then lower the resolution where the recipe can; 0: never", low=0.0, high=3600.0,
     )  # fmt: skip
     frame_policy: str = _entry(

@@ -14,7 +14,7 @@ from .config import EngineConfig
 from .types import Ending, InstructionStatus
 
 _UNNAMED = ""  # stands for the only camera until its first frame tells its name
-_BEST_FIRST = (
+BEST_FIRST = (  # states of targets: the first one that any of them is in stands for all
     State.PRESENT,
     State.OCCLUDED,
     State.GROUNDING,
@@ -39,7 +39,7 @@ class Entry:
 
     def status(self, ending: Ending | None = None, reason: str | None = None) -> InstructionStatus:
         targets = [target for tracker in self.trackers.values() for target in tracker.targets]
-        best = min(targets, key=lambda target: _BEST_FIRST.index(target.machine.state))
+        best = min(targets, key=lambda target: BEST_FIRST.index(target.machine.state))
         machine = best.machine
         return InstructionStatus(
             instruction=self.instruction,
@@ -59,7 +59,7 @@ class InstructionBook:
     """Adds, replaces and ends instructions. Not thread-safe; its owner holds a lock. ids: where targets get theirs."""
 
     def __init__(self, config: EngineConfig, ids: InstanceIds | None = None) -> None:
-        self._ids = ids or InstanceIds(*TRACKED)
+        self._ids = InstanceIds(*TRACKED) if ids is None else ids
         self._pace = 1.0
         self._entries: dict[str, Entry] = {}
         self._ended: list[InstructionStatus] = []
@@ -100,15 +100,22 @@ class InstructionBook:
         current = entry is not None and entry.trackers.get(tracker.camera) is tracker
         return current and tracker.generation == generation
 
-    def add(self, instruction: Instruction, cameras: tuple[str, ...], newest: dict[str, int], now_ns: int) -> None:
-        """Add, or replace by id; the very same instruction again only begins its time-out anew.
+    def add(
+        self,
+        instruction: Instruction,
+        cameras: tuple[str, ...],
+        newest: dict[str, int],
+        now_ns: int,
+        anew: bool = False,
+    ) -> None:
+        """Add, or replace by id; the very same instruction again only begins its time-out anew, but with ``anew``.
 
         cameras: those known (empty: the only one has not shown itself). newest: stamp of the newest frame by camera.
         Raises BadInput for an instruction that cannot be followed, or one too many.
         """
         check_instruction(instruction, self._config.cameras)
         old = self._entries.get(instruction.id)
-        if old is not None and old.instruction == instruction:
+        if old is not None and old.instruction == instruction and not anew:
             old.started_ns = now_ns
             old.first_ns.update({name: newest[name] for name in old.first_ns if name in newest})
             return

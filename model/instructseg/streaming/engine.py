@@ -33,8 +33,8 @@ class StreamingEngine:
     clock_ns: the owner's clock, in the time base of the frames' stamps where there is one (ages are clock minus stamp).
     log: called with (level of the logging module, message); the logger "instructseg.streaming" without it. Callbacks
     run outside every lock; one that raises is logged and counted. workers: what runs the two halves between start and
-    stop; a simulation brings its own (``evaluation.simulated_stream``). instance_ids: where targets get theirs. The text of an
-    instruction is taken as it is: clean it first (``language.clean_instruction``).
+    stop; a simulation brings its own (``evaluation.simulated_stream``). instance_ids: where targets get theirs.
+    The text of an instruction is taken as it is: clean it first (``language.clean_instruction``).
     """
 
     def __init__(
@@ -198,13 +198,14 @@ class StreamingEngine:
             self._add(instruction)
         self._state.outbox.deliver()
 
-    def add_instruction(self, instruction: Instruction) -> None:
-        """Work on this instruction too, or replace the one with its id. Raises BadInput when it is unusable or one
-        too many."""
+    def add_instruction(self, instruction: Instruction, anew: bool = False) -> None:
+        """Work on this instruction too, or replace the one with its id. The very same one again only begins its
+        time-out anew; with ``anew`` it replaces as another one would. Raises BadInput when it is unusable or one too
+        many."""
         check_instruction(instruction, self.config.cameras)
         self._catch_up()
         with self._state.guard:
-            self._add(instruction)
+            self._add(instruction, anew)
         self._state.outbox.deliver()
 
     def cancel(self, instruction_id: str | None = None) -> list[str]:
@@ -262,9 +263,9 @@ class StreamingEngine:
             if stream is not None:
                 stream.arrived_ns = state.clock_ns()
 
-    def _add(self, instruction: Instruction) -> None:
+    def _add(self, instruction: Instruction, anew: bool = False) -> None:
         state = self._state
-        state.book.add(instruction, state.admission.cameras, state.newest_stamps(), state.clock_ns())
+        state.book.add(instruction, state.admission.cameras, state.newest_stamps(), state.clock_ns(), anew)
         state.post_events()
         state.guard.notify_all()
 
