@@ -100,15 +100,15 @@ class Settings:
     )  # fmt: skip
     ground_on_loss: bool = _entry(_ENGINE.ground_on_loss, LIVE, "search again for targets lost, absent or in doubt")
     ground_on_motion: bool = _entry(
-        _ENGINE.ground_on_motion, ACTIVATE, "search again when a target in view starts, stops or turns, or the whole "
+        _ENGINE.ground_on_motion, LIVE, "search again when a target in view starts, stops or turns, or the whole "
         "view moves",
     )  # fmt: skip
     motion_change: float = _entry(
-        _ENGINE.motion_change, ACTIVATE, "change of a target's velocity that counts, in image diagonals per second",
+        _ENGINE.motion_change, LIVE, "change of a target's velocity that counts, in image diagonals per second",
         low=0.001, high=100.0,
     )  # fmt: skip
     view_change: float = _entry(
-        _ENGINE.view_change, ACTIVATE, "share of the image by which the whole view must have moved", low=0.01, high=1.0
+        _ENGINE.view_change, LIVE, "share of the image by which the whole view must have moved", low=0.01, high=1.0
     )
     present_threshold: float = _entry(
         _ENGINE.present_threshold, LIVE, "mask score that makes a target PRESENT", low=0.0, high=1.0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from instructseg_msgs.msg import Target
 from node.node_harness import PATIENT, Harness
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
 
 from instructseg.core import BadInput, Sampling
 from instructseg.streaming import EngineConfig
-from instructseg_node.parameters import TABLE, Settings
+from instructseg.streaming.config import FIXED
+from instructseg_node.parameters import LIVE, TABLE, Settings
 
 
 def set_one(harness: Harness, name: str, value: object):
@@ -105,7 +107,10 @@ def test_a_change_is_refused_while_it_would_do_nothing(ros) -> None:
     assert set_one(harness, "recipe", "other").successful  # no change
     assert set_one(harness, "lost_after", 2.0).successful
     harness.activate()
-    assert not set_one(harness, "lost_after", 3.0).successful
+    for name, value in [("buffer_s", 9.0), ("buffer_frames", 9), ("frame_policy", "every"), ("sparse_frames", 3)]:
+        refused = set_one(harness, name, value)
+        assert not refused.successful
+        assert refused.reason.endswith("while the node is unconfigured or inactive; the node is active")
     assert set_one(harness, "overlay_alpha", 0.9).successful
     assert harness.node._outputs.settings.overlay.alpha == 0.9
     assert set_one(harness, "use_sim_time", False).successful
@@ -121,6 +126,61 @@ def test_engine_and_recipe_get_the_parameters(ros) -> None:
     assert set_one(harness, "dense_frames", 0).successful
     harness.activate()
     assert harness.segmenter.sampling == Sampling(sparse=3, dense=1, horizon_s=1.0)
+
+
+LIVE_VALUES = {
+    "ground_period": 2.0, "refresh_period": 3.0, "ground_on_loss": False, "present_threshold": 0.7,
+    "reject_threshold": 0.6, "lost_after": 4.0, "stale_after": 6.0, "max_targets": 3, "max_instructions": 2,
+    "max_rate": 200.0, "max_age": 9.0,
+}  # fmt: skip
+
+
+def test_what_the_engine_takes_while_it_runs_is_live_and_all_else_of_it_is_not() -> None:
+    engine = {field.name for field in dataclasses.fields(EngineConfig)} - {"cameras"}
+    live = {name for name in engine if TABLE[name].metadata["taken"] == LIVE}
+    assert engine - live == set(FIXED) - {"cameras"}
+    assert set(LIVE_VALUES) <= live
+
+
+def test_live_parameters_reach_the_running_engine_without_disturbing_it(ros) -> None:
+    harness = Harness(ros).up("targets")
+    harness.say("red")
+    before = harness.show_until_state(Target.PRESENT, "red").targets[0]
+    engine = harness.node.engine
+    for name, value in LIVE_VALUES.items():
+        result = set_one(harness, name, value)
+        assert result.successful, result.reason
+        assert getattr(engine.config, name) == value
+    assert harness.node.engine is engine
+    after = harness.show_until_state(Target.PRESENT, "red").targets[0]
+    assert (after.instance_id, after.since) == (before.instance_id, before.since)
+
+
+def test_a_live_change_that_contradicts_another_value_or_its_range_changes_nothing(ros) -> None:
+    harness = Harness(ros, frame_policy="every").up()
+    config = harness.node.engine.config
+    for name, value, words in [
+        ("max_rate", 5.0, "'every' drops none"),
+        ("max_age", 0.5, "doing less drops frames"),
+        ("present_threshold", 1.5, "present_threshold"),
+        ("lost_after", float("inf"), "lost_after"),
+        ("max_targets", 0, "max_targets"),
+        ("max_targets", 2.5, "Type.INTEGER"),
+    ]:
+        result = set_one(harness, name, value)
+        assert not result.successful and words in result.reason, result.reason
+    assert harness.node.engine.config == config
+
+
+def test_a_threshold_that_changes_is_seen_on_the_wire(ros) -> None:
+    harness = Harness(ros).up("targets")
+    harness.say("red")
+    harness.show_until_state(Target.PRESENT, "red")
+    assert set_one(harness, "reject_threshold", 0.0).successful
+    harness.say("the red block")
+    harness.show_until_state(Target.NO_TARGET, "red")
+    assert set_one(harness, "reject_threshold", 0.5).successful
+    harness.show_until_state(Target.PRESENT, "red")
 
 
 def test_command_mode_changes_at_once(ros) -> None:
