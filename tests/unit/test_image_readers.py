@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from unit import miniature_data as mini
+from unit import miniature_videos
 
 from instructseg.core import BadInput
 from instructseg.data import benchmarks
@@ -531,3 +533,13 @@ def test_classes_without_names_are_refused(change, message: str, tmp_path: Path)
     rewrite(tmp_path / "annotations/instances_val2017.json", change)
     with pytest.raises(BadInput, match=f"instances_val2017.json.*{message}"):
         open_dataset("coco-semantic", tmp_path, "val")
+
+
+def test_a_part_of_a_set_is_enough_where_it_is_named_and_is_told_as_what_it_may_be(tmp_path: Path) -> None:
+    miniature_videos.ref_youtube_vos(tmp_path)
+    assert benchmarks.identify(tmp_path) == ["ref-youtube-vos"]
+    shutil.rmtree(tmp_path / "meta_expressions/test")
+    assert len(open_dataset("ref-youtube-vos", tmp_path, "train")) > 0
+    assert benchmarks.identify(tmp_path)[:2] == ["ref-youtube-vos", "ref-davis17"]
+    with pytest.raises(BadInput, match="holds no mevis .* belongs to: ref-youtube-vos, ref-davis17"):
+        open_dataset("mevis", tmp_path, "train")

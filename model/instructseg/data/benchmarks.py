@@ -71,7 +71,7 @@ def locate(row: Benchmark, root: Path) -> Path:
             return candidate
     if _is_part(folder, row):
         return folder.parent
-    if not row.marks:
+    if any(_holds(folder, mark) for mark in row.shared_marks):
         return folder
     others = identify(folder)
     found = f"what is there belongs to: {', '.join(others)}" if others else "no known benchmark was found there"
@@ -79,14 +79,17 @@ def locate(row: Benchmark, root: Path) -> Path:
 
 
 def identify(root: Path) -> list[str]:
-    """Names of the benchmarks whose files are under ``root`` or in a folder of it."""
+    """Names of the benchmarks whose files are under ``root`` or in a folder of it; where there are only files that
+    several have in common, all of those."""
     folder = check_folder(root)
     candidates = [folder, *_folders(folder)]
-    return [
+    rows = benchmarks()
+    found = [
         name
-        for name, row in benchmarks().items()
+        for name, row in rows.items()
         if any(_holds(candidate, mark) for candidate in candidates for mark in row.marks) or _is_part(folder, row)
     ]
+    return found or [name for name, row in rows.items() if any(_holds(folder, mark) for mark in row.shared_marks)]
 
 
 def check_folder(root: Path) -> Path:

@@ -116,7 +116,8 @@ class Benchmark:
     reader: ``module:function`` with ``open(root: Path, split: str) -> Dataset``, which raises BadInput. counts: for
     each split the published number of samples by what is counted (``{"val": {"expressions": 10834, "images": 1500}}``).
     metric: name of the protocol in ``evaluation/benchmarks``. marks: what shows that a folder is a root of this
-    benchmark: patterns (``*`` within a name) of files or folders under it, any of them.
+    benchmark: patterns (``*`` within a name) of files or folders under it, any of them. shared_marks: those that roots
+    of other benchmarks may show too: enough where the benchmark is asked for by name.
     """
 
     name: str
@@ -130,3 +131,4 @@ class Benchmark:
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     local: tuple[str, ...] = ()  # splits whose truth is public; others go to a server
     marks: tuple[str, ...] = ()
+    shared_marks: tuple[str, ...] = ()

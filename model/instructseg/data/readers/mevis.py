@@ -33,6 +33,7 @@ BENCHMARKS = (
         counts={"train": {"videos": 1662}, "valid_u": {"videos": 50}, "valid": {"videos": 140}},
         local=LOCAL,
         marks=("valid_u/mask_dict.json", "train/mask_dict.json"),
+        shared_marks=("train/meta_expressions.json", "valid_u/meta_expressions.json", "valid/meta_expressions.json"),
     ),
 )
 

@@ -34,6 +34,7 @@ BENCHMARKS = (
         counts={"train": {"videos": 60}, "valid": {"videos": 30}},
         local=SPLITS,
         marks=("valid/Annotations/blackswan", "train/Annotations/bear"),
+        shared_marks=("meta_expressions/train/meta_expressions.json", "meta_expressions/valid/meta_expressions.json"),
     ),
 )
 

@@ -34,6 +34,7 @@ BENCHMARKS = (
         counts={"valid": {"videos": 202}, "test": {"videos": 305}},
         local=("train",),
         marks=("meta_expressions/test/meta_expressions.json",),
+        shared_marks=("meta_expressions/train/meta_expressions.json", "meta_expressions/valid/meta_expressions.json"),
     ),
 )
 

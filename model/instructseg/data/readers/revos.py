@@ -36,6 +36,7 @@ BENCHMARKS = (
         where="https://github.com/cilinyan/ReVOS-api",
         local=SPLITS,
         marks=(FOREGROUND, "meta_expressions_valid_.json"),
+        shared_marks=("meta_expressions_train_.json",),
     ),
 )
 

@@ -40,6 +40,7 @@ BENCHMARKS = (
         counts={"train": {"videos": 60}, "val": {"videos": 30}},
         local=DAVIS_SPLITS,
         marks=("ImageSets/2017",),
+        shared_marks=("JPEGImages/480p",),
     ),
     Benchmark(
         name="youtube-vos",
@@ -52,6 +53,7 @@ BENCHMARKS = (
         where="https://youtube-vos.org/dataset/vos/",
         local=("train",),
         marks=("train/Annotations/003234408d", "valid/Annotations/0062f687f1"),
+        shared_marks=("train/meta.json", "valid/meta.json"),
     ),
 )
 
