@@ -63,8 +63,8 @@ class Judgement:
 
     state: in most frames of its second half. states: in order, without repetition. frames: played; drops: those nothing
     was published on. held: share of the published ones that are PRESENT. iou: mean over the frames whose reference
-    shows something (None: there is none). age_p95: seconds, to the recorder (None: no answer). false_masks: frames.
-    ids: instance ids with a mask. first_mask: seconds after the command (None: no mask).
+    shows something (None: there is none). age_p95: seconds, to the recorder (None: no answer, or --every-frame).
+    false_masks: frames. ids: instance ids with a mask. first_mask: seconds after the command (None: no mask).
     """
 
     window: Window
@@ -89,7 +89,8 @@ class Judgement:
 def judge(run: Run, windows: Sequence[Window]) -> tuple[Judgement, ...]:
     """All windows, in their order. Reads the recordings once."""
     views = collect(run, windows)
-    return tuple(_judgement(window, seen) for window, seen in zip(windows, views, strict=True))
+    timed = run.rate is not None  # else time stands still while a frame is worked on: there are no ages
+    return tuple(_judgement(window, seen, timed) for window, seen in zip(windows, views, strict=True))
 
 
 def collect(run: Run, windows: Sequence[Window]) -> list[list[View]]:
@@ -161,12 +162,12 @@ def _view(
     )
 
 
-def _judgement(window: Window, seen: Sequence[View]) -> Judgement:
+def _judgement(window: Window, seen: Sequence[View], timed: bool) -> Judgement:
     """seen: the views since the command."""
     views = [view for view in seen if view.frame.time >= window.start]
     published = [view for view in views if view.record is not None]
     shown = [view for view in published if view.truth]
-    ages = [view.record.received_age for view in published if view.targets]
+    ages = [view.record.received_age for view in published if view.targets and timed]
     first = next((view.frame.time - window.given for view in seen if view.area), None)
     judgement = Judgement(
         window=window,

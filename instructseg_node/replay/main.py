@@ -10,20 +10,77 @@ from instructseg.core import InstructSegError
 
 from .. import dds
 from . import arguments as command_line
+from . import expectations as expectation_file
+from . import pictures
+from . import report as reporting
+from .arguments import Options
+from .commands import Command
+from .expectations import Expectation
+from .judge import judge
+from .processes import RunFailed
 from .progress import Progress
-from .session import replay
+from .report import Report
+from .session import replay, schedule
+from .source import Source
+from .windows import Window, place
+
+
+def run(
+    options: Options,
+    commands: Sequence[Command] | None = None,
+    expectations: Sequence[Expectation] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Replay, judge, and write what the options name. commands, expectations: instead of those in files.
+
+    Everything that can be checked is checked before the node is started. Raises BadInput, RunFailed.
+    """
+    progress = progress or Progress(quiet=True)
+    if expectations is None:
+        expectations = expectation_file.load(options.expect) if options.expect else ()
+    windows = plan(options, commands, expectations)
+    played = replay(options, commands, progress)
+    progress.show("judging")
+    report = Report(played, judge(played, windows))
+    reporting.write(report, options.report, options.junit)
+    if options.pictures is not None:
+        with Source(options) as source:
+            pictures.write_sheets(played, report.judgements, source, options.pictures)
+    progress.clear()
+    return report
+
+
+def plan(
+    options: Options, commands: Sequence[Command] | None, expectations: Sequence[Expectation]
+) -> tuple[Window, ...]:
+    """The windows that will be judged. Raises BadInput naming the line of what does not fit the bag."""
+    with Source(options) as source:
+        given, _ = schedule(options, source, commands)
+        every = options.every_frame
+        return place(expectations, given, source.start, source.end, tuple(source.images), options.bag, every)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: every expectation met, 1: an expectation failed, 2: the input is wrong or the run broke."""
     # As a time limit ends it: the node must not go on without us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    progress = Progress()
     try:
         options = command_line.parse(arguments)
-        print(replay(options, progress=Progress(quiet=options.quiet)))
-        return 0
+        progress = Progress(quiet=options.quiet)
+        report = run(options, progress=progress)
     except KeyboardInterrupt:
-        print("\ninstructseg_replay: interrupted", file=sys.stderr)
+        progress.clear()
+        print("instructseg_replay: interrupted; nothing was recorded", file=sys.stderr)
+        return 2
     except (InstructSegError, dds.DdsProfileError, OSError) as error:
+        progress.clear()
         print(f"instructseg_replay: {error}", file=sys.stderr)
-    return 2
+        if isinstance(error, RunFailed):
+            print("instructseg_replay: the run broke; nothing was recorded", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not options.quiet or not report.passed:
+        print(reporting.as_table(report))
+    return 0 if report.passed else 1
