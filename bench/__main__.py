@@ -19,10 +19,13 @@ from .figures import Figure, Report, table
 from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
-PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker")
+PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker", "data", "data_video", "metrics")
 RANDOM = {  # parts that do not measure the default recipe
     "mllmseg": "recipe mllmseg, small random weights",
     "memory_tracker": "SAM 2.1, random weights",
+    "metrics": "no model",
+    "data_video": "no model",
+    "data": "no recipe",
 }
 Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
 
