@@ -16,6 +16,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from instructseg.data.readers.recordings import RecordedExpression, write_recording
+from instructseg.data.samples import Kind
+
 HEIGHT, WIDTH = 24, 32
 COLOURS = ((200, 40, 40), (40, 90, 200), (60, 170, 60))
 PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]  # as DAVIS and YouTube-VOS begin theirs
@@ -177,6 +180,31 @@ def youtube_vos(root: Path) -> dict[str, MiniVideo]:
         shown = slice(None) if split == "train" else slice(0, 2)
         write_labels(root / split / "Annotations" / video.name, video.frames[shown], video.labels[shown])
         write_json(root / split / "meta.json", {"videos": {video.name: _objects(video)}})
+    return videos
+
+
+RECORDED_FIRST = 1_700_000_000 * 10**9  # stamp of a recording's first frame
+RECORDED_STEP = 10**8
+UNANNOTATED = 3  # the frame of a recording without a mask
+
+
+def recording(root: Path, **forms: str) -> dict[str, MiniVideo]:
+    """Two bags of six frames at 10 Hz, by folder; the first 0.3 s are for training. forms: pictures, masks, storage."""
+    videos = {}
+    expressions = (
+        RecordedExpression("the red thing", (1,)),
+        RecordedExpression("Which ones can be moved?", (1, 2), 0.1, 0.5, Kind.REASONING, True),
+        RecordedExpression("the green cat", (), kind=Kind.NO_TARGET),
+    )
+    for name in ("run_1", "run_2"):
+        video = draw_video(name, count=6)
+        stamps = [RECORDED_FIRST + i * RECORDED_STEP for i in range(6)]
+        labels = [None if i == UNANNOTATED else video.labels[i] for i in range(6)]
+        names, splits = {1: "red thing", 2: "blue thing"}, {"train": [(0.0, 0.3)], "val": [(0.3, 10.0)]}
+        write_recording(
+            root / name, zip(stamps, video.images, labels, strict=True), expressions, names, splits, **forms
+        )
+        videos[name] = dataclasses.replace(video, frames=tuple(map(str, stamps)))
     return videos
 
 
