@@ -5,15 +5,20 @@ dropout, a batch norm, samples that fail. As a program: one run, to be killed, r
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
 import random
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
@@ -22,7 +27,7 @@ from instructseg.data.samples import Dataset, Footage, Sample, Truth, Truths
 from instructseg.training.adapters import mark_of
 from instructseg.training.finetuning.configuration import DataKeys, RunConfig
 from instructseg.training.finetuning.loop import Training
-from instructseg.training.finetuning.mixture import source_of
+from instructseg.training.finetuning.mixture import Source, source_of
 from instructseg.training.finetuning.processes import Processes
 from instructseg.training.learner import Learner, Published
 
@@ -145,22 +150,57 @@ def config(**values: Any) -> RunConfig:
     return RunConfig("toy", "none", data, **{"workers": 0, "device": "cpu"} | values)
 
 
-def main(out: Path, values: dict[str, Any]) -> None:
-    """One run of the toy into ``out``. values: keys of the configuration, and some of its own."""
-    torch.set_num_threads(1)
-    resume, broken = values.pop("resume", False), values.pop("broken", ())
-    learner = ToyLearner(values.pop("dropout", 0.1), values.pop("batch_norm", True))
+def sources(broken: Sequence[int] = ()) -> list[Source]:
+    """Two data sets, one drawn three times as often as the other. broken: pictures of the first."""
+    return [source_of(Squares(20, broken, name="many"), 3.0), source_of(Squares(5, name="few"), 1.0)]
+
+
+def training(
+    out: Path, learner: ToyLearner | None = None, broken: Sequence[int] = (), resume: bool = False, **values: Any
+) -> Training:
     settings = config(**values)
     processes = Processes(settings.distributed, settings.device)
-    sources = [
-        source_of(Squares(20, broken, name="many"), 3.0),
-        source_of(Squares(5, name="few"), 1.0),
-    ]
-    done = Training(learner, sources, settings, processes, out, resume).train()
-    processes.wait()
-    if processes.is_main:
-        print(json.dumps({"done": done}))
-    processes.close()
+    return Training(learner or ToyLearner(), sources(broken), settings, processes, out, resume)
+
+
+def before_losses(learner: ToyLearner, number: int, act: Callable[[], None]) -> None:
+    """Have something happen before the learner's losses of that number, from 1."""
+    losses = learner.losses
+    counter = itertools.count(1)
+
+    def watched(examples: Sequence[Any]) -> dict[str, torch.Tensor]:
+        if next(counter) == number:
+            act()
+        return losses(examples)
+
+    learner.losses = watched
+
+
+def stall() -> None:
+    print("stalled", flush=True)
+    time.sleep(600)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Runs one after another, each into a folder of ``folder`` by its ``name``; ``stall_at``, ``stop_at``: the
+    losses before which every process hangs, or the last one is terminated. Several processes find each other by a file,
+    so that nothing but the loopback interface is listened on."""
+    torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=count)
+    for values in runs:
+        learner = ToyLearner(values.pop("dropout", 0.1), values.pop("batch_norm", True))
+        if "stall_at" in values:
+            before_losses(learner, values.pop("stall_at"), stall)
+        if "stop_at" in values:
+            number, last = values.pop("stop_at"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+            before_losses(learner, number if last else 0, terminate)
+        training(folder / values.pop("name"), learner, **values).train()
 
 
 if __name__ == "__main__":

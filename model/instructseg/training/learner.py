@@ -97,7 +97,9 @@ class Learner(abc.ABC):
         """Gradient checkpointing in every part of transformers that has it."""
         for part in self.module.modules():
             if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing:
-                part.gradient_checkpointing_enable({"use_reentrant": False})
+                # The older name is deprecated from transformers 5.23 on, the newer unknown before.
+                switch_on = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
+                switch_on({"use_reentrant": False})
 
     def sharded_layers(self) -> tuple[str, ...]:
         """Class names of the layers that FSDP gathers one at a time: those that transformers names."""

@@ -164,10 +164,11 @@ class Training:
         failures = [failure for one in made for failure in one.failures]
         for failure in failures:
             log.warning("sample left out: %s", failure)
-        if any(not one.samples for one in made):
+        hopeless = next((one for one in made if not one.samples), None)
+        if hopeless is not None:
             raise TrainingStopped(
-                f"{len(failures)} samples in a row could not be used at step {self.run.steps + 1}, the last: "
-                f"{failures[-1]}{self._where()}"
+                f"{len(hopeless.failures)} samples in a row could not be used at step {self.run.steps + 1}, the last: "
+                f"{hopeless.failures[-1]}{self._where()}"
             )
         return len(failures)
 

@@ -7,6 +7,7 @@ folder that appears under its name only when it is complete.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,13 +25,16 @@ from ..learner import Learner
 from .average import WeightAverage
 from .processes import like, whole
 
+log = logging.getLogger(__name__)
 TRAINED, OPTIMISER, AVERAGE, TABLE = "trained.safetensors", "optimiser.safetensors", "average.safetensors", "state.json"
 KEPT = 2  # states; the one before the newest, in case the newest cannot be read
 _NAME = re.compile(r"step-(\d{8})")
 _BETWEEN = "|"  # between a parameter's name and what the optimiser keeps of it
 
-# Keys that may change between a state and its continuation without changing what is computed.
+# Keys that may change between a state and its continuation: without changing a bit of what is computed ...
 FREE = ("workers", "save_every", "log_every", "failing_samples")
+# ... and with the same samples in the same order, but other rounding and other chance of dropout.
+SHARING = ("processes", "distributed", "accumulation", "gradient_checkpointing", "device")
 
 
 class RunState:
@@ -71,13 +75,16 @@ class RunState:
         """Put back what :meth:`save` wrote. Raises BadInput where the configuration is another one, or a file is
         damaged."""
         numbers = read_state_table(state)
-        differing = [key for key in config if key not in FREE and numbers["config"].get(key) != config[key]]
-        if differing:
-            key = differing[0]
-            raise BadInput(
-                f"{state} was made with {key} {numbers['config'].get(key)!r}; the configuration says {config[key]!r}. "
-                f"A resumed run may change {', '.join(FREE)}; for anything else start one in another folder"
-            )
+        for key, value in config.items():
+            before = numbers["config"].get(key)
+            if before == value or key in FREE:
+                continue
+            if key not in SHARING:
+                raise BadInput(
+                    f"{state} was made with {key} {before!r}; the configuration says {value!r}. A resumed run may "
+                    f"change {', '.join(FREE + SHARING)}; for anything else start one in another folder"
+                )
+            log.warning("%s was %r before: the run goes on with the same samples, but not bit for bit", key, before)
         weights = self.weights()
         kept = read_tensor_file(state / TRAINED)
         try:
