@@ -24,8 +24,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NODE}"]),
         (f"share/{NODE}", ["package.xml"]),
-        (f"share/{NODE}/launch", glob("launch/*.launch.py")),
+        (f"share/{NODE}/launch", glob("launch/*.launch.*")),
         (f"share/{NODE}/config", glob("config/*.yaml")),
+        (f"share/{NODE}/config/viewers", glob("config/viewers/*")),
         (f"share/{NODE}/demo", glob("data/demo/*")),
         (f"share/{NODE}/config/dds", glob("config/dds/*.xml")),
     ],
@@ -60,6 +61,8 @@ setup(
         "console_scripts": [
             "instructseg = instructseg.cli:main",
             "instructseg_node = instructseg_node.main:main",
+            "instructseg_agent = instructseg_node.examples.agent:main",
+            "instructseg_planner = instructseg_node.examples.planner:main",
             "instructseg_play = instructseg_node.replay.player:main",
             "instructseg_replay = instructseg_node.replay.main:main",
         ],
