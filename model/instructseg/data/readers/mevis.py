@@ -42,11 +42,9 @@ def open_split(root: Path, split: str) -> Dataset:
     known_split(split, SPLITS, TITLE)
     # The release of 2024 calls its file so.
     index = INDEX_2024 if (root / split / INDEX_2024).is_file() and not (root / split / INDEX).is_file() else INDEX
-    require(root, TITLE, f"{split}/{index}", f"{split}/JPEGImages")
-    masks = None
-    if split in LOCAL:
-        require(root, TITLE, f"{split}/mask_dict.json")
-        masks = RleFile(root / split / "mask_dict.json")
+    needed = [f"{split}/{index}", f"{split}/JPEGImages", *([f"{split}/mask_dict.json"] if split in LOCAL else [])]
+    require(root, TITLE, *needed)
+    masks = RleFile(root / split / "mask_dict.json") if split in LOCAL else None
 
     def make(found: Expression) -> Sample:
         if masks is None:

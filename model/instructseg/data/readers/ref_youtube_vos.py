@@ -20,6 +20,7 @@ from .video_index import Expression, known_split, read_videos, require, video_sa
 SPLITS = ("train", "valid", "test")
 TITLE = "Ref-YouTube-VOS"
 LARGEST_ID = 254
+INDEX = "meta_expressions/{}/meta_expressions.json"
 
 BENCHMARKS = (
     Benchmark(
@@ -41,20 +42,15 @@ BENCHMARKS = (
 
 def open_split(root: Path, split: str) -> Dataset:
     known_split(split, SPLITS, TITLE)
-    path = index_file(root, split)
-    require(root, TITLE, str(path.relative_to(root)), f"{split}/JPEGImages")
+    path = root / INDEX.format(split)
+    needed = {"train": ("train/meta.json", "train/Annotations"), "valid": (INDEX.format("test"),), "test": ()}
+    require(root, TITLE, INDEX.format(split), f"{split}/JPEGImages", *needed[split])
     videos = read_videos(path)
     if split == "valid":
-        tests = index_file(root, "test")
-        require(root, TITLE, str(tests.relative_to(root)))
-        tested = read_videos(tests)
+        tested = read_videos(root / INDEX.format("test"))
         videos = {name: entry for name, entry in videos.items() if name not in tested}
     make = _answers(root) if split == "train" else _question
     return SampleList("ref-youtube-vos", split, video_samples(path, videos, root / split / "JPEGImages", make))
-
-
-def index_file(root: Path, split: str) -> Path:
-    return root / "meta_expressions" / split / "meta_expressions.json"
 
 
 def _question(found: Expression) -> Sample:
@@ -63,7 +59,6 @@ def _question(found: Expression) -> Sample:
 
 
 def _answers(root: Path) -> Callable[[Expression], Sample]:
-    require(root, TITLE, "train/meta.json", "train/Annotations")
     meta = root / "train/meta.json"
     videos = read_videos(meta)
 

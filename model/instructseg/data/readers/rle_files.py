@@ -24,7 +24,7 @@ from .image_files import ImageFiles, image_size
 # A key at the top whose value is a list of run lengths or nulls, bare or as {"masks_rle": [...]}. Within run lengths
 # no such thing occurs: "size" and "counts" are followed by numbers or text.
 _ENTRY = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"\s*:\s*(?:\{\s*"masks_rle"\s*:\s*)?(?=\[\s*[{n\]])')
-_WITHIN = ("size", "counts", "masks_rle")
+_WITHIN = (b"size", b"counts", b"masks_rle")
 _KEPT = 16  # parsed lists: frames of one video are looked at one after the other
 
 
@@ -100,11 +100,13 @@ def _spans(path: Path) -> dict[str, tuple[int, int]]:
     """Where each key's list begins, and where the next key's does."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = [(m[1], m.end()) for m in _ENTRY.finditer(data)]
-            found = [(key, begin) for key, begin in found if key.decode("latin-1") not in _WITHIN]
+            matches = [m for m in _ENTRY.finditer(data) if m[1] not in _WITHIN]
+            found = [(m[1], m.end()) for m in matches]
             if not found:
                 raise BadInput(f"{path} holds no masks: an object with a list of run lengths a key is needed")
             tail = data[found[-1][1] :]
+            closing = b"}}" if b"{" in data[matches[-1].end(1) : matches[-1].end()] else b"}"
+            matches.clear()  # they hold the map
     except FileNotFoundError:
         raise BadInput(f"{path} is missing") from None
     except ValueError as error:  # an empty file cannot be mapped
@@ -113,7 +115,7 @@ def _spans(path: Path) -> dict[str, tuple[int, int]]:
         raise BadInput(f"{path} cannot be read: {error}") from error
     keys = [_key(key, path) for key, _ in found]
     _, rest = _list(tail, f"{path}: [{keys[-1]!r}]")
-    if rest.split() not in ([b"}"], [b"}}"], [b"}", b"}"]):
+    if b"".join(rest.split()) != closing:
         raise BadInput(f"{path} is cut off or damaged behind the masks of {keys[-1]!r}")
     begins = [begin for _, begin in found]
     ends = [*begins[1:], begins[-1] + len(tail)]
