@@ -107,15 +107,31 @@ def parser() -> argparse.ArgumentParser:
     topics = top.add_argument_group("topics of the bag")
     which = topics.add_mutually_exclusive_group()
     which.add_argument("--image", metavar="TOPIC", help="default: the only image topic there is")
-    which.add_argument("--camera", action="append", default=[], metavar="NAME=TOPIC", help="several cameras, by name")
-    topics.add_argument("--depth", action="append", default=[], metavar="[NAME=]TOPIC", help="depth images")
-    topics.add_argument("--info", action="append", default=[], metavar="[NAME=]TOPIC", help="camera_info")
+    which.add_argument(
+        "--camera", action="append", default=[], metavar="NAME=TOPIC", help="one of several cameras; once for each"
+    )
+    topics.add_argument(
+        "--depth",
+        action="append",
+        default=[],
+        metavar="[NAME=]TOPIC",
+        help="depth images (default: those beside the image)",
+    )
+    topics.add_argument(
+        "--info",
+        action="append",
+        default=[],
+        metavar="[NAME=]TOPIC",
+        help="camera_info (default: that beside the image)",
+    )
 
     node = top.add_argument_group("the node")
     node.add_argument("--recipe", metavar="NAME", help="as parameter recipe; `instructseg recipes` lists them")
     node.add_argument("--checkpoint", metavar="PATH", help="as parameter checkpoint")
     node.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file")
-    node.add_argument("--param", action="append", default=[], metavar="K=V", help="single parameters, over the file")
+    node.add_argument(
+        "--param", action="append", default=[], metavar="K=V", help="one parameter, over the file; once for each"
+    )
     node.add_argument("--node-command", metavar="COMMAND", help="what starts the node, where it is not ours")
     node.add_argument("--start-timeout", type=float, default=300.0, metavar="S", help="for loading (default 300)")
     node.add_argument("--frame-timeout", type=float, default=60.0, metavar="S", help="for one frame (default 60)")

@@ -61,8 +61,9 @@ class Outcome:
         camera: str = "",
     ) -> float:
         """Mean IoU with a mask topic of the bag over the frames where that shows something; a frame without a mask
-        counts 0. ids: the pixel values of the reference that belong to the command; none: all but 0. Raises BadInput, also
-        where the reference shows nothing."""
+        counts 0. ids: the pixel values of the reference that belong to the command; none: all but 0.
+
+        Raises BadInput, also where the reference shows nothing."""
         source = Reference(reference) if isinstance(reference, str) else reference
         asked = Expectation(
             command, camera=camera, start=start, end=end, settle=settle, reference=source, ids=tuple(ids),

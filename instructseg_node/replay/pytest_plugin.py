@@ -1,7 +1,8 @@
 """The fixture ``instructseg_replay`` for your own replay tests; docs/replay.md has an example.
 
 Put ``pytest_plugins = ["instructseg_node.replay.pytest_plugin"]`` into the conftest.py beside your tests. It is no
-entry point, so that environments with this package do not load it into every pytest. ROS is imported at the first replay.
+entry point, so that environments with this package do not load it into every pytest. ROS is imported when a replay
+begins.
 """
 
 from __future__ import annotations

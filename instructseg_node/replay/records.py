@@ -74,7 +74,7 @@ def timetable(
         if left_out:
             times = ", ".join(f"{at:g}" for at in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
             edge = f"the start at {start:g} s" if words == "before" else f"the end at {end:g} s"
-            notes.append(f"{len(left_out)} commands lie {words} {edge} and were not given (at {times} s)")
+            notes.append(f"not given, as they lie {words} {edge}: {len(left_out)} commands (at {times} s)")
     return tuple(given), tuple(notes)
 
 

@@ -122,7 +122,7 @@ def _account(report: Report) -> list[str]:
     pace = "every frame" if run.rate is None else f"rate {run.rate:g}"
     lines = [
         f"played {run.start:g} to {run.end:g} s of {run.bag} ({pace}): {len(run.frames)} frames, "
-        f"{len(run.given)} commands, in {run.wall_s:.0f} s",
+        f"{len(run.given)} {'command' if len(run.given) == 1 else 'commands'}, in {run.wall_s:.0f} s",
         f"dropped by the node: {drops}",
         f"recorded in {run.results}",
         *(f"note: {note}" for note in run.notes),
