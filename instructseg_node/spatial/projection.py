@@ -76,7 +76,10 @@ def points_of(mask: np.ndarray, metres: np.ndarray, image: np.ndarray, model: Ca
     mask: ``(H, W)`` bool and metres ``(H, W)`` float32 (NaN invalid) on the depth image's grid, model: of that grid.
     image: ``(h, w, 3)`` uint8 RGB of any size with the same field of view.
     """
-    rows, columns = np.nonzero(mask & np.isfinite(metres))
+    left, top, across, down = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    window = np.s_[top : top + down, left : left + across]  # most targets are small
+    rows, columns = np.nonzero(mask[window] & np.isfinite(metres[window]))
+    rows, columns = rows + top, columns + left
     z = metres[rows, columns].astype(np.float64)  # (N,)
     xyz = np.concatenate([model.rays(columns, rows) * z[:, None], z[:, None]], axis=1)  # (N, 3)
     height, width = metres.shape

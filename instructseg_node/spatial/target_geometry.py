@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from .camera_model import CameraModel
 from .outliers import inliers
 from .projection import Points
 
-FACES = 24  # faces of the convex hull, by area, that are tried as a side of the box
+FACES = 12  # faces of the convex hull, by area, that are tried as a side of the box
 THINNEST = 0.001  # m: a flat target's box is compared as if it were this thick
 
 
@@ -72,8 +73,8 @@ def oriented_box(xyz: np.ndarray) -> Box:
     principal = np.linalg.eigh(local.T @ local)[1].T[::-1]  # rows, longest first
     corners, normals = _hull(local, principal)
     best, smallest = None, np.inf
-    for normal in np.concatenate([normals, principal[::-1]]):
-        box = _box_on(normal, corners)
+    for frame in _frames(np.concatenate([normals, principal[::-1]])):
+        box = _box_on(frame, corners)
         # One per cent: the orientation must not depend on the last digit.
         if (volume := np.maximum(box.size, THINNEST).prod()) < 0.99 * smallest:
             best, smallest = box, volume
@@ -119,16 +120,19 @@ def _hull(points: np.ndarray, principal: np.ndarray) -> tuple[np.ndarray, np.nda
     return points[hull.vertices], means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def _box_on(normal: np.ndarray, points: np.ndarray) -> Box:
-    """The smallest box that has a side perpendicular to ``normal``."""
-    z = normal / np.linalg.norm(normal)
-    x = np.cross(np.eye(3)[np.argmin(np.abs(z))], z)
-    x /= np.linalg.norm(x)
-    y = np.cross(z, x)
-    flat = (points @ np.stack([x, y], axis=1) * 1000.0).astype(np.float32)  # (M, 2) millimetres
+def _frames(normals: np.ndarray) -> np.ndarray:
+    """``(C, 3, 3)``: for each unit vector a right-handed frame whose third column it is."""
+    x = np.cross(np.eye(3)[np.abs(normals).argmin(axis=1)], normals)  # (C, 3)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return np.stack([x, np.cross(normals, x), normals], axis=2)
+
+
+def _box_on(frame: np.ndarray, points: np.ndarray) -> Box:
+    """The smallest box that has a side perpendicular to the third column of ``frame`` ``(3, 3)``."""
+    flat = (points @ frame[:, :2] * 1000.0).astype(np.float32)  # (M, 2) millimetres
     _, _, degrees = cv2.minAreaRect(flat)
-    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    rotation = np.stack([cosine * x + sine * y, cosine * y - sine * x, z], axis=1)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    rotation = frame @ np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     along = points @ rotation  # (M, 3)
     low, high = along.min(axis=0), along.max(axis=0)
     return Box(rotation @ ((low + high) / 2), rotation, high - low)
