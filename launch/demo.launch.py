@@ -1,6 +1,6 @@
 """The node on the recorded camera stream of the demo, in real time; watch /instructseg/overlay while it runs.
 
-    ros2 launch instructseg_node demo.launch.py
+    ros2 launch instructseg_node demo.launch.py rviz:=true
 
 Ends when the recording does. `make demo` does the same without ROS's launch, and measures what the node published.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, RegisterEventHandler, Shutdown
+from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -26,6 +27,9 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("bag", default_value=str(SHARE / "demo"), description="a folder or one .mcap file"),
         DeclareLaunchArgument("rate", default_value="1.0", description="seconds of the recording a second"),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=["true", "false"], description="show it in RViz, where installed"
+        ),
         # Declared by the included file too; the first default counts. Its other arguments can be given as well.
         DeclareLaunchArgument("dds", default_value="shm", description="shm, loopback; environment: leave as it is"),
     ]
@@ -52,5 +56,12 @@ def generate_launch_description() -> LaunchDescription:
         ],
         output="screen",
     )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(SHARE / "config" / "viewers" / "instructseg.rviz")],
+        parameters=[{"use_sim_time": True}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
     ended = OnProcessExit(target_action=player, on_exit=[Shutdown(reason="the recording has been played")])
-    return LaunchDescription([*arguments, node, player, RegisterEventHandler(ended)])
+    return LaunchDescription([*arguments, node, player, rviz, RegisterEventHandler(ended)])

@@ -233,7 +233,9 @@ def test_the_demo_plays_what_was_recorded_and_the_node_listens_to_it(monkeypatch
     values = {name: options["default_value"] for name, options in declared(demo).items()}
     demo.LaunchConfiguration.side_effect = values.__getitem__
     demo.generate_launch_description()
-    player = demo.Node.call_args.kwargs
+    player, rviz = (call.kwargs for call in demo.Node.call_args_list[-2:])
+    assert values["rviz"] == "false"
+    assert Path(rviz["arguments"][1]).is_file()
     bag, playback = bag_player.parse(player["arguments"])
     assert (player["package"], player["executable"]) == ("instructseg_node", "instructseg_play")
     assert bag.name == "demo"
