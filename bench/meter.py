@@ -57,6 +57,9 @@ class MeteredSegmenter(Segmenter):
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
         return self._measured("segment", lambda: self.inner.segment(encoded, tokens))
 
+    def likeness(self, old: Any, new: Any) -> float | None:
+        return self.inner.likeness(old, new)
+
     def warm_up(self, height: int = 480, width: int = 640) -> None:
         self.inner.warm_up(height, width)
 

@@ -198,7 +198,8 @@ class Segmenter(abc.ABC):
     max_targets: int = 1
     device: str = "cpu"
     carries_tokens: bool = True  # whether a token must see the frames since its key frame; False: each is read anew
-    resolution_scale: float | None = None  # set by an overloaded engine to 0.5, else 1.0; None: the recipe has one size
+    resolution_scale: float | None = None  # set by an overloaded engine to reduced_scale, else 1.0; None: one size only
+    reduced_scale: float = 0.5
     tokens_identify: bool = False  # whether a token sees its thing wherever that is, and nothing in a look-alike
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.fakes import SECOND, ColourSegmenter, Owner, colour_frame, eventually, unhurried
 
+import instructseg
+from bench.scenes import make_scene
 from instructseg.core import Instruction, State
 from instructseg.streaming.degradation import STEPS, Degradation
 
@@ -132,7 +135,7 @@ def test_the_engine_does_less_and_goes_back():
         dropped = seen.drops["degraded"]
         late(owner, 60.0, 2.0, 0.1)
         assert owner.engine.statistics().drops["degraded"] == dropped
-        assert any("half the resolution" in message for message in owner.said)
+        assert any("lower resolution" in message for message in owner.said)
         assert any("with everything again" in message for message in owner.said)
 
 
@@ -142,6 +145,26 @@ def test_a_stop_takes_everything_back():
         late(owner, 0.0, 10.0, 0.9)
         assert len(owner.engine.statistics().degradation) == 3
     assert owner.segmenter.resolution_scale == 1.0 and owner.engine.statistics().degradation == ()
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_takes_the_third_step_and_still_finds_its_thing():
+    segmenter = instructseg.load("unified", device="cpu")
+    segmenter.gates = {}
+    scene, owner = make_scene(), Owner(segmenter, max_age=0.5, stale_after=60.0)
+    with owner:
+        owner.engine.set_instruction(scene.instructions(1)[0])
+        for count, frame in enumerate(list(scene.frames(140))[::2], start=1):
+            age = 0.1 if count <= 10 else 0.9
+            owner.clock.ns = frame.stamp_ns + round(age * SECOND)
+            owner.engine.submit_frame(frame)
+            assert eventually(lambda: settled(owner))
+        assert owner.engine.statistics().degradation == STEPS
+        assert owner.segmenter.resolution_scale == owner.segmenter.reduced_scale == 0.75
+        late_masks = [t for r in owner.results[-5:] for t in r.targets if t.mask is not None]
+        early_masks = [t for r in owner.results[5:10] for t in r.targets if t.mask is not None]
+    assert len(early_masks) == len(late_masks) == 5
+    assert {t.instance_id for t in early_masks + late_masks} == {1}
 
 
 def test_a_recipe_of_one_size_is_never_asked_for_another():

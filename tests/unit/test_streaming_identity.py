@@ -113,6 +113,28 @@ def test_a_look_alike_that_the_reasoner_insists_on_gets_an_id_of_its_own():
     assert shown(owner.play(2.1, 3.5, "blue")) == {2: "blue"}
 
 
+def test_what_does_not_look_like_the_lost_thing_is_another_one_even_in_its_place():
+    owner = lost_red(identifies=False)
+    owner.segmenter.likeness = lambda old, new: 0.2
+    (target,) = owner.play(2.1, 2.5, "red").targets
+    assert target.state is State.LOST and "does not look like the thing followed (0.20)" in target.reason
+    assert shown(owner.play(2.6, 3.5, "red")) == {2: "red"}
+
+
+def test_what_looks_alike_or_cannot_be_told_keeps_the_id_in_its_place():
+    for likeness in (0.6, None):
+        owner = lost_red(identifies=False)
+        owner.segmenter.likeness = lambda old, new, told=likeness: told
+        assert shown(owner.play(2.1, 3.0, "red")) == {1: "red"}
+
+
+def test_a_likeness_that_is_no_number_is_a_fault_and_no_answer():
+    owner = lost_red(identifies=False)
+    owner.segmenter.likeness = lambda old, new: float("nan")
+    (target,) = owner.play(2.1, 2.5, "red").targets
+    assert target.state is State.ERROR and "likeness of answer 0 and target 0" in target.reason
+
+
 def test_an_old_token_that_sees_its_thing_elsewhere_contradicts_in_any_recipe():
     owner = lost_red(identifies=False)
     owner.segmenter.aims["it"] = ["blue"]

@@ -23,7 +23,7 @@ from instructseg.modules.object_latents import GEOMETRY, ObjectLatents
 from instructseg.modules.video_perceiver import Association
 from instructseg.recipes.unified.configuration import UnifiedConfig
 from instructseg.recipes.unified.modeling import prefix_mask, suffix_mask
-from instructseg.recipes.unified.processing import UnifiedSegmenter
+from instructseg.recipes.unified.processing import TargetToken, UnifiedSegmenter
 from instructseg.recipes.unified.tokenizer import CONTROL, build_tokenizer, encode_words
 
 TEXTS = ["the red mug", "the blue ball and the green block", "something to drink from", "banana", "all the red blocks"]
@@ -282,6 +282,39 @@ def test_segment_finds_again_what_was_grounded_on_the_same_frame(segmenter: Unif
     again = segmenter.segment(encoded, [token])[0]
     np.testing.assert_array_equal(first.mask, again.mask)  # no state between calls
     assert first.score == again.score
+
+
+def test_a_smaller_input_gives_masks_of_the_frames_size_and_mixes_with_others_in_a_clip() -> None:
+    config = dataclasses.replace(TINY, image_size=(64, 96))
+    scaled, frames = UnifiedSegmenter(*tiny_model(config), torch.device("cpu"), None), []
+    for index, scale in enumerate((1.0, scaled.reduced_scale, 1.0)):
+        scaled.resolution_scale = scale
+        frames += scaled.encode([noise_frame(48, 80, index / 10)])
+    sizes = [encoded.features.placement.target for encoded in frames]
+    assert sizes == [(64, 96), (48, 64), (64, 96)]
+    for clip in (Clip(tuple(frames)), Clip(tuple(frames[:2]))):
+        targets = scaled.ground(clip, [Instruction("a", "the red mug")])[0].targets
+        tokens = [target.token for target in targets if target.token is not None]
+        assert tokens
+        for encoded in frames:
+            assert all(mask.mask.shape == (48, 80) for mask in scaled.segment(encoded, tokens))
+
+
+def test_likeness_is_agreement_of_colour_and_size(segmenter: UnifiedSegmenter) -> None:
+    config = segmenter.model.config
+    colors, shapes, sizes = len(config.colors), len(config.shapes), len(config.sizes)
+
+    def token(color: int, size: int) -> TargetToken:
+        appearance = torch.zeros(1, config.appearance)
+        appearance[0, color] = appearance[0, colors] = appearance[0, colors + shapes + size] = 1.0
+        appearance[0, colors + shapes + sizes :] = torch.rand(config.embedding)
+        return TargetToken(torch.zeros(1), appearance, torch.zeros(1, GEOMETRY), (0,))
+
+    assert segmenter.likeness(token(0, 0), token(0, 0)) == pytest.approx(1.0)
+    assert segmenter.likeness(token(0, 0), token(1, 0)) == 0.0
+    assert segmenter.likeness(token(0, 0), token(0, 1)) == 0.0
+    several = dataclasses.replace(token(0, 0), appearance=torch.cat([token(c, 0).appearance for c in (1, 0)]))
+    assert segmenter.likeness(several, token(0, 0)) == pytest.approx(1.0)
 
 
 def test_text_that_was_never_cleaned_is_refused_at_the_last_door(segmenter: UnifiedSegmenter) -> None:

@@ -43,6 +43,9 @@ class Delegate(Segmenter):
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
         return self._segmenter.segment(encoded, tokens)
 
+    def likeness(self, old: Any, new: Any) -> float | None:
+        return self._segmenter.likeness(old, new)
+
 
 def _attribute_of_the_other(name: str) -> property:
     return property(

@@ -6,7 +6,7 @@ from collections import deque
 
 from .statistics import percentile
 
-STEPS = ("half the groundings", "half the frames", "half the resolution")
+STEPS = ("half the groundings", "half the frames", "lower resolution")
 
 _LATE_S = 2.0  # results too old for so long: one step further
 _EARLY_S = 5.0  # results young enough for so long: one step back ...

@@ -201,7 +201,7 @@ class StreamState:
         level = self.degradation.level
         self.book.set_pace(2.0 if level >= 1 else 1.0)
         if self.segmenter.resolution_scale is not None:
-            self.segmenter.resolution_scale = 0.5 if level >= 3 else 1.0
+            self.segmenter.resolution_scale = self.segmenter.reduced_scale if level >= 3 else 1.0
 
     def _callback_failed(self, name: str, error: Exception) -> None:
         self.fault(f"callback {name}", error)

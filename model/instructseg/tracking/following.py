@@ -97,6 +97,19 @@ class FollowingSegmenter(Segmenter):
         self.load_report = sum(reports[1:], reports[0]) if reports else None
         self.notes = tuple(note for note in recipe.notes if note not in recipe.notes_untracked)
 
+    @property
+    def resolution_scale(self) -> float | None:
+        """The recipe's own; SAM 2 has one size."""
+        return self.recipe.resolution_scale
+
+    @resolution_scale.setter
+    def resolution_scale(self, scale: float) -> None:
+        self.recipe.resolution_scale = scale
+
+    @property
+    def reduced_scale(self) -> float:
+        return self.recipe.reduced_scale
+
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
         return [
             EncodedFrame(

@@ -27,8 +27,10 @@ MATCH_FLOOR = 0.2  # a thing that stops looking like what was named is not it an
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placement:
-    """Where a frame lies in the encoder's input: letterboxed, so that shapes keep their proportions."""
+    """Where a frame lies in the encoder's input of size ``target``: letterboxed, so that shapes keep their
+    proportions."""
 
+    target: tuple[int, int]
     height: int
     width: int
     top: int
@@ -40,7 +42,7 @@ class Placement:
     def of(size: tuple[int, int], target: tuple[int, int]) -> Placement:
         scale = min(target[0] / size[0], target[1] / size[1])
         h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        return Placement(*size, (target[0] - h) // 2, (target[1] - w) // 2, h, w)
+        return Placement(target, *size, (target[0] - h) // 2, (target[1] - w) // 2, h, w)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class TargetToken:
 
 class UnifiedSegmenter(Segmenter):
     name = "unified"
+    reduced_scale = 0.75  # at half the size small things are no longer found
 
     def __init__(self, model: UnifiedModel, tokenizer, device: torch.device, dtype: torch.dtype | None):
         config = model.config
@@ -74,17 +77,16 @@ class UnifiedSegmenter(Segmenter):
         self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.sampling = Sampling(config.sparse_frames, 1, config.horizon_s)
         self.max_targets = config.max_targets
+        self.resolution_scale = 1.0
         self.presence_shift = float(np.log(config.present_threshold / (1 - config.present_threshold)))
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[Frame]) -> list[EncodedFrame]:
         if not frames:
             return []
-        target = self.model.config.image_size
+        target = self._input_size()
         placements = [Placement.of(f.size, target) for f in frames]
-        images = torch.from_numpy(
-            np.stack([_letterbox(f.image, p, target) for f, p in zip(frames, placements, strict=True)])
-        )
+        images = torch.from_numpy(np.stack([_letterbox(f.image, p) for f, p in zip(frames, placements, strict=True)]))
         images = images.to(self.torch_device).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, h, w)
         with torch.autocast(self.torch_device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             maps = self.encoder(images.contiguous(memory_format=torch.channels_last))
@@ -144,6 +146,12 @@ class UnifiedSegmenter(Segmenter):
 
         return float((alike(0, colors) * alike(named - sizes, named)).max().clamp(0, 1))
 
+    def _input_size(self) -> tuple[int, int]:
+        """(height, width) of the encoder's input, multiples of 16."""
+        full, scale = self.model.config.image_size, self.resolution_scale
+        height, width = (max(16, 16 * round(edge * scale / 16)) for edge in full)
+        return height, width
+
     def _words(self, instructions: Sequence[Instruction]) -> torch.Tensor:
         """``(N, W)`` token ids, right-padded with 0."""
         limit = self.model.config.max_words
@@ -193,7 +201,7 @@ class UnifiedSegmenter(Segmenter):
             place[member], seen[member] = latents.geometry[0, k], now
         score = float((best * match[index]).sqrt().max())
         masks = latents.masks[0, sorted(set(chosen))].sum(0).float().cpu().numpy() if chosen else None
-        mask = _to_frame(masks, encoded.features.placement, self.model.config.image_size)
+        mask = _to_frame(masks, encoded.features.placement)
         return TargetMask(
             mask, score if chosen else min(score, 0.49), TargetToken(token.question, appearance, place, tuple(seen))
         )
@@ -211,24 +219,24 @@ def build(
     return segmenter
 
 
-def _letterbox(image: np.ndarray, p: Placement, target: tuple[int, int]) -> np.ndarray:
+def _letterbox(image: np.ndarray, p: Placement) -> np.ndarray:
     shrink = p.scaled_height < p.height
     resized = cv2.resize(
         image, (p.scaled_width, p.scaled_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
     )
-    if (p.scaled_height, p.scaled_width) == target:
+    if (p.scaled_height, p.scaled_width) == p.target:
         return resized
-    canvas = np.full((*target, 3), 114, np.uint8)
+    canvas = np.full((*p.target, 3), 114, np.uint8)
     canvas[p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width] = resized
     return canvas
 
 
-def _to_frame(soft: np.ndarray | None, p: Placement, target: tuple[int, int]) -> np.ndarray:
+def _to_frame(soft: np.ndarray | None, p: Placement) -> np.ndarray:
     """A soft mask at half the encoder's size to the frame's own pixels, bool."""
     if soft is None:
         return np.zeros((p.height, p.width), bool)
-    if (p.scaled_height, p.scaled_width) != target:
-        soft = cv2.resize(soft, target[::-1], interpolation=cv2.INTER_LINEAR)
+    if (p.scaled_height, p.scaled_width) != p.target:
+        soft = cv2.resize(soft, p.target[::-1], interpolation=cv2.INTER_LINEAR)
         soft = soft[p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width]
     return cv2.resize(soft, (p.width, p.height), interpolation=cv2.INTER_LINEAR) > 0.5
 
