@@ -25,7 +25,7 @@ KEYS = st.text(max_size=6).filter(lambda key: key not in ("size", "counts", "mas
 FILES = st.dictionaries(KEYS, LISTS, min_size=1, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(content=FILES, nested=st.booleans(), indent=st.none() | st.integers(0, 2), plain=st.booleans())
 def test_every_list_is_what_json_says(content, nested, indent, plain, tmp_path_factory) -> None:
     path = tmp_path_factory.mktemp("rle") / "masks.json"

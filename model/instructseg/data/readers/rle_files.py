@@ -12,7 +12,7 @@ import json
 import mmap
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,12 @@ from ..samples import Truth, Truths
 from .coco_masks import decode_segmentation
 from .image_files import ImageFiles, image_size
 
-# A key at the top whose value is a list of run lengths or nulls, bare or as {"masks_rle": [...]}. Within run lengths
-# no such thing occurs: "size" and "counts" are followed by numbers or text.
-_ENTRY = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"\s*:\s*(?:\{\s*"masks_rle"\s*:\s*)?(?=\[\s*[{n\]])')
-_WITHIN = (b"size", b"counts", b"masks_rle")
+# Where a list of run lengths or nulls may begin, and the key before it, bare or with {"masks_rle": [...]} around the
+# list. Run lengths as text use the characters 0 to o: no quotes, commas, braces, nor the u of null.
+_LIST = re.compile(rb"\[\s*(?:\{|null|\]\s*[,}])")
+_KEY = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"\s*:\s*(\{\s*"masks_rle"\s*:\s*)?\Z')
+_LONGEST_KEY = 4096
+_WITHIN = (b"size", b"counts")
 _KEPT = 16  # parsed lists: frames of one video are looked at one after the other
 
 
@@ -100,26 +102,38 @@ def _spans(path: Path) -> dict[str, tuple[int, int]]:
     """Where each key's list begins, and where the next key's does."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            matches = [m for m in _ENTRY.finditer(data) if m[1] not in _WITHIN]
-            found = [(m[1], m.end()) for m in matches]
+            found = _lists(data)
             if not found:
                 raise BadInput(f"{path} holds no masks: an object with a list of run lengths a key is needed")
-            tail = data[found[-1][1] :]
-            closing = b"}}" if b"{" in data[matches[-1].end(1) : matches[-1].end()] else b"}"
-            matches.clear()  # they hold the map
+            tail = data[found[-1].begin :]
     except FileNotFoundError:
         raise BadInput(f"{path} is missing") from None
     except ValueError as error:  # an empty file cannot be mapped
         raise error if isinstance(error, BadInput) else BadInput(f"{path} is empty") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    keys = [_key(key, path) for key, _ in found]
+    keys = [_key(entry.key, path) for entry in found]
     _, rest = _list(tail, f"{path}: [{keys[-1]!r}]")
-    if b"".join(rest.split()) != closing:
+    if b"".join(rest.split()) != (b"}}" if found[-1].nested else b"}"):
         raise BadInput(f"{path} is cut off or damaged behind the masks of {keys[-1]!r}")
-    begins = [begin for _, begin in found]
+    begins = [entry.begin for entry in found]
     ends = [*begins[1:], begins[-1] + len(tail)]
     return dict(zip(keys, zip(begins, ends, strict=True), strict=True))
+
+
+class _Entry(NamedTuple):
+    key: bytes
+    begin: int  # of the list
+    nested: bool
+
+
+def _lists(data: mmap.mmap) -> list[_Entry]:
+    entries = []
+    for begin in [match.start() for match in _LIST.finditer(data)]:
+        key = _KEY.search(data[max(0, begin - _LONGEST_KEY) : begin])
+        if key and key[1] not in _WITHIN:
+            entries.append(_Entry(key[1], begin, key[2] is not None))
+    return entries
 
 
 def _key(key: bytes, path: Path) -> str:
