@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from instructseg.core import BadInput, Mode
@@ -105,7 +106,9 @@ def _command(entry: Mapping) -> Command:
     when, what = times[0], actions[0]
     place = f"{entry.file}, line {entry.line}"
     if when == "stamp":
-        time = {"stamp_ns": round(entry.number("stamp", 0.0, 9e9) * 1e9)}
+        entry.number("stamp", 0.0, 9e9)
+        # By its digits: a float times a billion would be off by some hundred nanoseconds.
+        time = {"stamp_ns": round(Decimal(str(entry["stamp"])) * 10**9)}
     else:
         time = {"at": entry.number(when, 0.0, 1e8)}
     if what == "cancel":
