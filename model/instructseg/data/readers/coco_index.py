@@ -1,5 +1,5 @@
-"""The index of a COCO annotation file: one pass over it, then arrays of 73 bytes an annotation; polygons stay in the file
-until one is looked at."""
+"""The index of a COCO annotation file: one pass over it, then arrays of 73 bytes an annotation; a polygon stays in the
+file until it is looked at."""
 
 from __future__ import annotations
 
