@@ -40,6 +40,15 @@ def trained_buffers(module: nn.Module, trained: Collection[str]) -> tuple[str, .
     return tuple(names)
 
 
+def hold_in_float32(module: nn.Module, trained: Collection[str]) -> None:
+    """What trains is kept in float32 whatever the rest is in: small steps would be lost in bfloat16."""
+    for name in (*trained, *trained_buffers(module, trained)):
+        path, _, last = name.rpartition(".")
+        tensor = getattr(module.get_submodule(path), last)
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.float()
+
+
 def write_adapters(folder: Path, tensors: Mapping[str, torch.Tensor], belongs_to: Belonging) -> None:
     """``adapters.safetensors`` and ``adapters.json`` in ``folder``, which is made."""
     folder.mkdir(parents=True, exist_ok=True)

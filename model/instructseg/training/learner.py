@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from ..core import BadInput
 from ..data.samples import Sample
@@ -95,6 +94,8 @@ class Learner(abc.ABC):
 
     def keep_fewer_activations(self) -> None:
         """Gradient checkpointing in every part of transformers that has it."""
+        from transformers import PreTrainedModel  # here, because it takes seconds
+
         for part in self.module.modules():
             if isinstance(part, PreTrainedModel) and part.supports_gradient_checkpointing:
                 # The older name is deprecated from transformers 5.23 on, the newer unknown before.
@@ -103,6 +104,8 @@ class Learner(abc.ABC):
 
     def sharded_layers(self) -> tuple[str, ...]:
         """Class names of the layers that FSDP gathers one at a time: those that transformers names."""
+        from transformers import PreTrainedModel
+
         found = set()
         for part in self.module.modules():
             if isinstance(part, PreTrainedModel):

@@ -21,7 +21,7 @@ from ...core import BadInput
 from ...data.samples import Kind, Sample
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
-from ...training.adapters import mark_of
+from ...training.adapters import hold_in_float32, mark_of
 from ...training.image_samples import Picture, has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.merging import merged_state, write_checkpoint
@@ -76,9 +76,7 @@ class GsvaLearner(Learner):
         self.keys = loaded.report.converted
         rank, alpha = _prepare_lora(self.module, lora)
         self.trained = tuple(freeze_all_but_trained(self.module))
-        for name in self.trained:
-            parameter = self.module.get_parameter(name)
-            parameter.data = parameter.data.float()
+        hold_in_float32(self.module, self.trained)
         self.belongs_to = {
             "recipe": self.name, "lora_rank": rank, "lora_alpha": alpha, "frozen": mark_of(self.module, self.trained),
         }  # fmt: skip

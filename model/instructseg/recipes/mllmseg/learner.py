@@ -18,7 +18,7 @@ from ...checkpoints import read_json, resolve_checkpoint
 from ...core import BadInput
 from ...data.samples import Sample
 from ...options import parse_options
-from ...training.adapters import mark_of
+from ...training.adapters import hold_in_float32, mark_of
 from ...training.image_samples import has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.merging import merged_state, write_checkpoint
@@ -57,9 +57,7 @@ class MllmSegLearner(Learner):
         alpha = lora.alpha or LORA_SCALE * rank
         dropout = LORA_DROPOUT if lora.dropout is None else lora.dropout
         self.trained = prepare_training(self.module, rank, alpha, dropout)
-        for name in self.trained:
-            parameter = self.module.get_parameter(name)
-            parameter.data = parameter.data.float()
+        hold_in_float32(self.module, self.trained)
         self.belongs_to = {
             "recipe": self.name, "lora_rank": rank, "lora_alpha": float(alpha),
             "frozen": mark_of(self.module, self.trained),
