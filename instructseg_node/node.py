@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +27,7 @@ from instructseg.tracking import RejectionEvent
 
 from . import diagnostics, parameters
 from .complaints import Complaints
+from .device import free_device_memory
 from .inputs import Inputs
 from .outputs import Outputs
 from .parameters import Settings
@@ -75,7 +75,7 @@ class InstructSegNode(LifecycleNode):
         self._stale_timer: Timer | None = None
         self._run = 0  # number of the activation whose results may be published
         self._failure = ""
-        self._faults_reported = 0
+        self._newsreader = diagnostics.Newsreader()
         self._complaints = Complaints(self.get_logger().warning)
         self._outputs = Outputs(self, self.settings, self._complaints)
 
@@ -183,7 +183,7 @@ class InstructSegNode(LifecycleNode):
 
     def _start_stream(self) -> None:
         self._segmenter.sampling = self.settings.sampling(self._own_sampling)
-        self._faults_reported = 0
+        self._newsreader = diagnostics.Newsreader()
         self._engine = self._engine_class(
             self._segmenter,
             self.settings.engine,
@@ -275,7 +275,6 @@ class InstructSegNode(LifecycleNode):
         """Once a second: diagnostics, and a word about cameras that are silent."""
         engine, inputs = self._engine, self._inputs
         statistics = engine.statistics() if engine else None
-        faults = sum(statistics.faults.values()) if statistics else 0
         health = diagnostics.Health(
             phase=self.phase,
             recipe=self.settings.recipe,
@@ -284,10 +283,10 @@ class InstructSegNode(LifecycleNode):
             notes=self._segmenter.notes if self._segmenter else (),
             enabled=inputs.enabled if inputs else True,
             silent=inputs.complain_about_silence(self.settings) if inputs else {},
-            new_faults=faults - self._faults_reported,
+            news=self._newsreader.read(statistics),
             spatial=self._outputs.figures(),
+            waiting={"goals": len(self._goals), "questions": len(self._once)},
         )
-        self._faults_reported = faults
         name = self.get_fully_qualified_name().lstrip("/")
         message = diagnostics.report(name, health, statistics)
         message.header.stamp = self.get_clock().now().to_msg()
@@ -300,10 +299,3 @@ class InstructSegNode(LifecycleNode):
         if self._engine is not None:
             self._engine.reconfigure(self.settings.engine)
             self._once.reconfigure(self.settings.engine)
-
-
-def free_device_memory() -> None:
-    """Give cached GPU memory back to the system, where torch is in use: nothing is imported for it."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

@@ -49,6 +49,10 @@ class SegmentOnce:
         group = ReentrantCallbackGroup()
         self._service = node.create_service(Srv, _ROW.name, self._on_request, callback_group=group)
 
+    def __len__(self) -> int:
+        """Questions that have not been answered yet."""
+        return 0 if self._asker is None else len(self._asker)
+
     def open(self, segmenter: Segmenter, config: EngineConfig, clock_ns: Callable[[], int], log: Log) -> None:
         self._asker = Asker(segmenter, config, clock_ns, log)
 
@@ -91,6 +95,10 @@ class Asker:
         self._lock = threading.Lock()
         # A daemon: a model that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="instructseg-once", daemon=True)
+
+    def __len__(self) -> int:
+        """Questions that wait or are being answered."""
+        return self._waiting.qsize() + (self._at_work is not None)
 
     def ask(self, request: Srv.Request, reply: Callable[[Srv.Response], None]) -> None:
         """Answer with ``reply``, from any thread; at once where too much waits already."""
