@@ -246,6 +246,18 @@ def test_each_camera_has_its_own_depth(ros) -> None:
     assert len(robot.heard["target_cloud"]) == count
 
 
+def test_with_policy_every_each_frame_has_its_geometry(ros) -> None:
+    robot = Robot(ros, "target_pose", frame_policy="every")
+    robot.harness.say("red")
+    robot.present("red")
+    robot.harness.settle()
+    before = int(robot.figures()["3d published"])
+    for _ in range(20):
+        robot.show("red")
+        time.sleep(0.005)
+    robot.harness.wait(lambda: int(robot.figures()["3d published"]) == before + 20, "20 frames in space")
+
+
 def test_without_the_parameter_and_without_vision_msgs_nothing_is_offered(ros, monkeypatch) -> None:
     monkeypatch.setattr(vision, "load", lambda: "vision_msgs cannot be imported (not here)")
     robot = Robot(ros, publish_3d=False)
