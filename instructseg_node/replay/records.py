@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from instructseg.core import BadInput
-from instructseg.language import clean_instruction
+from instructseg.spoken import without_fillers
 
 from .commands import ALL, Command
 
@@ -106,7 +106,7 @@ class InstructionLog:
 
     def working_on(self, instructions: Iterable[tuple[str, str]]) -> None:
         """The node's list of (id, text) has changed. A new id belongs to the command with this text that has none yet,
-        else (the node leaves out filler words) to the last one."""
+        else to the last one."""
         for identity, text in instructions:
             if identity in self._known or not self._sent:
                 continue
@@ -128,7 +128,8 @@ class InstructionLog:
 
 
 def _cleaned(text: str) -> str:
+    """As the node repeats it."""
     try:
-        return clean_instruction(text)
+        return without_fillers(text)
     except BadInput:
         return text
