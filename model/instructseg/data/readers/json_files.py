@@ -88,7 +88,9 @@ def elements(path: Path, text: str) -> Iterator[tuple[str, Any, int, int]]:
             more = text[at : at + 1] == ","
             if more:
                 at = _skip(text, at + 1)
-        _expect(text, at, "}")
+        end = _skip(text, _expect(text, at, "}"))
+        if end < len(text):
+            raise json.JSONDecodeError("more text after the end", text, end)
     except json.JSONDecodeError as error:
         raise _fault(path, text, error.msg, error.pos) from None
     except (ValueError, RecursionError) as error:
