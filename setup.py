@@ -26,6 +26,7 @@ setup(
         (f"share/{NODE}", ["package.xml"]),
         (f"share/{NODE}/launch", glob("launch/*.launch.*")),
         (f"share/{NODE}/config", glob("config/*.yaml")),
+        (f"share/{NODE}/config/training", glob("config/training/*.yaml")),
         (f"share/{NODE}/config/viewers", glob("config/viewers/*")),
         (f"share/{NODE}/demo", glob("data/demo/*")),
         (f"share/{NODE}/config/dds", glob("config/dds/*.xml")),

@@ -13,6 +13,7 @@ from ..learner import build_learner
 from .configuration import RunConfig
 from .export import export, lora_of
 from .loop import Training
+from .memory import memory_of
 from .mixture import source_of
 from .processes import Processes
 
@@ -30,11 +31,12 @@ def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = 
         source_of(dataset, data.weight, learner.together, learner.takes)
         for dataset, data in zip(datasets, config.data, strict=True)
     ]
+    memory = memory_of(learner.module, learner.trained)  # before the weights are shared out
     training = Training(learner, sources, config, processes, out, resume)
     if processes.is_main:
         (out / "config.json").write_text(json.dumps(config.as_table(), indent=2) + "\n", encoding="utf-8")
-        count = sum(learner.module.get_parameter(name).numel() for name in learner.trained)
-        log.info("%s: %d parameters train; %s", learner.name, count, training.plan)
+        log.info("%s: %s", learner.name, memory.describe(config.precision, config.ema_decay is not None))
+        log.info("%s", training.plan)
         for source in sources:
             log.info("%s %s: %d scenes", source.dataset.name, source.dataset.split, len(source.scenes))
     finished = training.train()

@@ -1,0 +1,64 @@
+"""docs/training.md and config/training: keys are the code's, examples valid and published, sizes counted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from instructseg.checkpoints import empty_weights
+from instructseg.data.benchmarks import benchmark
+from instructseg.recipes.gsva.configuration import PRESETS
+from instructseg.recipes.gsva.lora import add_lora
+from instructseg.recipes.gsva.modeling import GsvaModel
+from instructseg.recipes.gsva.training import freeze_all_but_trained
+from instructseg.registry import RECIPES
+from instructseg.training.finetuning.configuration import DataKeys, LoraKeys, RunConfig, keys_of, read_config
+from instructseg.training.finetuning.memory import Memory, memory_of
+from instructseg.training.finetuning.optimisation import optimisation_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+EXAMPLES = sorted((ROOT / "config" / "training").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("table", [RunConfig, DataKeys, LoraKeys])
+def test_the_pages_tables_are_the_codes(table: type) -> None:
+    rows = [f"| `{name}` | {allowed} | {default} | {text} |" for name, allowed, default, text in keys_of(table)]
+    assert "\n".join(rows) in PAGE
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid_and_holds_the_published_values(path: Path, tmp_path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for entry in yaml.safe_load(text)["data"]:
+        (tmp_path / entry["root"]).mkdir(parents=True, exist_ok=True)
+        assert entry["split"] in benchmark(entry["benchmark"]).splits
+    (tmp_path / path.name).write_text(text)
+    config = read_config(tmp_path / path.name)
+    assert config.recipe == path.stem
+    module = __import__(f"{RECIPES[config.recipe].module.rpartition('.')[0]}.learner", fromlist=["learner"])
+    published = module.PUBLISHED
+    plan = optimisation_of(config, published)
+    for name in ("steps", "batch", "learning_rate", "schedule", "warm_up", "weight_decay", "clip_norm", "betas"):
+        assert getattr(plan, name) == getattr(published, name), name
+
+
+def test_the_memory_of_the_page_is_counted_from_shapes() -> None:
+    with empty_weights():
+        model = GsvaModel(PRESETS["GSVA-7B"].config())
+        add_lora(model.llm, PRESETS["GSVA-7B"].lora_rank)
+    memory = memory_of(model, freeze_all_but_trained(model))
+    shown = re.search(r"^\| GSVA-7B \| (\d+) M \| ([\d.]+) M \| ([\d.]+) GiB \| ([\d.]+) GiB \|$", PAGE, re.M)
+    assert shown is not None
+    counted = (memory.frozen + memory.trained) / 1e6, memory.trained / 1e6
+    sizes = (memory.bytes(precision) / 2**30 for precision in ("bf16", "fp32"))
+    for written, value in zip(shown.groups(), (*counted, *sizes), strict=True):
+        assert float(written) == pytest.approx(value, abs=0.5 if "." not in written else 0.05)
+
+
+def test_bytes_of_what_trains_hold_gradient_and_optimiser() -> None:
+    assert Memory(frozen=10, trained=1).bytes("bf16") == 20 + 16
+    assert Memory(frozen=10, trained=1).bytes("fp32", average=True) == 40 + 20
