@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,30 @@ def replay(options: Options, commands: Sequence[Command] | None = None, progress
     with Source(options) as source:
         given, notes = schedule(options, source, commands)
         prepare_output(options)
-        logs = options.logs.resolve() if options.logs else Path(tempfile.mkdtemp(prefix="instructseg_replay_"))
-        try:
-            run = _run(options, source, given, logs, progress)
-        except NotDiscovered as failure:  # seen under load: Fast DDS announced only some topics of the node
-            progress.done(f"{failure}\nonce more, in another ROS domain")
-            run = _run(options, source, given, logs, progress)
-    if options.logs is None:  # after a failure it stays, and the error names it
-        shutil.rmtree(logs, ignore_errors=True)
+        with _log_folder(options) as logs:
+            try:
+                run = _run(options, source, given, logs, progress)
+            except NotDiscovered as failure:  # seen under load: Fast DDS announced only some topics of the node
+                progress.done(f"{failure}\nonce more, in another ROS domain")
+                run = _run(options, source, given, logs, progress)
     return dataclasses.replace(run, notes=(*notes, *run.notes))
+
+
+@contextlib.contextmanager
+def _log_folder(options: Options) -> Iterator[Path]:
+    """Where the node's log goes: the user's folder, or one that stays only where the run broke: the error names it."""
+    if options.logs is not None:
+        yield options.logs.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="instructseg_replay_"))
+    try:
+        yield folder
+    except RunFailed:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def schedule(
