@@ -65,6 +65,7 @@ setup(
             "instructseg_agent = instructseg_node.examples.agent:main",
             "instructseg_planner = instructseg_node.examples.planner:main",
             "instructseg_play = instructseg_node.replay.player:main",
+            "instructseg_rerun = instructseg_node.replay.rerun_bag:main",
             "instructseg_replay = instructseg_node.replay.main:main",
         ],
     },

@@ -42,7 +42,7 @@ def convert(
     """
     known = image_types(results)
     if f"{node}/targets" not in known.all:
-        raise BadInput(f"{results} has no {node}/targets; topics: {', '.join(sorted(known.all)) or 'none'}")
+        raise BadInput(f"{results} has no message on {node}/targets; topics: {', '.join(sorted(known.all)) or 'none'}")
     pictures = picture_topic(image_types(images or results), node, topic, images or results)
     counts: Counter = Counter()
     with RerunRecording(out, clock=True) as recording:
@@ -50,8 +50,6 @@ def convert(
         _write_masks(recording, results, node, known.all, processed, counts)
         if pictures:
             _write_images(recording, images or results, pictures, processed, counts)
-    if not counts["frames"]:
-        raise BadInput(f"{results} has no message on {node}/targets: the node processed no frame")
     return counts
 
 
@@ -61,7 +59,7 @@ class Topics(NamedTuple):
 
 
 def image_types(bag: Path) -> Topics:
-    """The topics of a bag, and those with images."""
+    """The topics of a bag that have messages, and those with images."""
     with closing(open_bag(bag)) as reader:
         kinds = {c.topic: c.msgtype for c in reader.connections if c.msgcount}
     return Topics(set(kinds), {topic for topic, kind in kinds.items() if kind in (IMAGE, COMPRESSED)})

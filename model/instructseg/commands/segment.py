@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..core import BadInput, Instruction, InstructSegError, Segmenter, State
 from ..language import clean_instruction
+from ..rendering.rerun_recording import RerunRecording
 from ..streaming import EngineConfig, FrameRefused, FrameResult, StreamingEngine
 from .frame_sources import FrameSource, open_source
 from .options import add_model_options, load_segmenter, positive_number, whole_number
@@ -39,6 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument("--every", type=whole_number(1, 100_000), default=1, metavar="N", help="take every N-th frame")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay")
+    parser.add_argument(
+        "--rerun", type=Path, metavar="FILE.rrd", help="also write a recording for the rerun viewer (extra [rerun])"
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -48,9 +53,13 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     paths, texts = split_inputs(arguments.inputs, arguments.instruction)
     instructions = make_instructions(texts)
     source = open_source(paths, arguments.rate, arguments.every)
-    with ResultFolder(arguments.out, instructions, source.still, not arguments.no_overlay) as folder:
+    with contextlib.ExitStack() as closing:
+        folder = closing.enter_context(
+            ResultFolder(arguments.out, instructions, source.still, not arguments.no_overlay)
+        )
+        recording = closing.enter_context(RerunRecording(arguments.rerun)) if arguments.rerun else None
         segmenter = segmenter or load_segmenter(arguments)
-        segment_source(segmenter, source, instructions, folder)
+        segment_source(segmenter, source, instructions, folder, recording)
         folder.finish(
             {
                 "input": [str(path) for path in paths],
@@ -63,7 +72,7 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     summaries = folder.summaries.values()
     for summary in summaries:
         print(summary.line())
-    print(f"written: {_written(folder)}")
+    print(f"written: {_written(folder)}" + (f", {arguments.rerun}" if arguments.rerun else ""))
     failed = max(summary.frames_failed for summary in summaries)
     if failed:
         log.error("the model failed on %d of %d frames; results.json says why", failed, len(folder.records))
@@ -95,9 +104,13 @@ def make_instructions(texts: Sequence[str]) -> list[Instruction]:
 
 
 def segment_source(
-    segmenter: Segmenter, source: FrameSource, instructions: Sequence[Instruction], folder: ResultFolder
+    segmenter: Segmenter,
+    source: FrameSource,
+    instructions: Sequence[Instruction],
+    folder: ResultFolder,
+    recording: RerunRecording | None = None,
 ) -> None:
-    """Every frame of the source through the engine, one after the other, into the folder."""
+    """Every frame of the source through the engine, one after the other, into the folder and the recording."""
     now_ns = 0  # the engine's clock is the frames' own: results do not depend on the speed of this machine
     config = EngineConfig(frame_policy="every", max_instructions=MAX_INSTRUCTIONS)
 
@@ -124,6 +137,8 @@ def segment_source(
             if not folder.records:
                 _check_first(result)
             folder.add(item, result)
+            if recording is not None:
+                recording.add(item.frame, result.targets)
     if refused > 1:
         log.warning("%d frames were left out for reasons of this kind", refused)
 
