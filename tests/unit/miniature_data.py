@@ -60,11 +60,11 @@ def draw_scene(image_id: int, colours: Sequence[str] = tuple(COLOURS)) -> MiniSc
 def refcoco(
     root: Path, name: str = "refcoco", splits: Mapping[str, int] | None = None, protocol: int = 0, by: str = ""
 ) -> dict[str, MiniScene]:
-    """One of RefCOCO, RefCOCO+ and RefCOCOg: ``splits`` images a split (default 2 of train, 1 of the others), in each
-    a reference to red (two sentences) and one to blue. protocol: of the pickle, as Python 2 had them. by: whose split,
-    "unc", "umd" or "google"; "" for the usual one."""
+    """One of RefCOCO, RefCOCO+, RefCOCOg and RefCLEF: ``splits`` images a split (default 2 of train, 1 of the others),
+    in each a reference to red (two sentences) and one to blue. protocol: of the pickle, as Python 2 had them. by:
+    whose split, "unc", "umd" or "google"; "" for the usual one."""
     by = by or ("umd" if name == "refcocog" else "unc")
-    tests = ("val", "test") if name == "refcocog" else ("val", "testA", "testB")
+    tests = {"refcocog": ("val", "test"), "refclef": ("val",)}.get(name, ("val", "testA", "testB"))
     splits = splits or {"train": 2, **dict.fromkeys(tests, 1)}
     scenes, references = {}, []
     for split, count in splits.items():
@@ -77,8 +77,13 @@ def refcoco(
         reference |= {"ann_id": reference["ann_id"][0], "category_id": reference["category_id"][0]}
     (root / name).mkdir(parents=True, exist_ok=True)
     (root / name / f"refs({by}).p").write_bytes(pickle.dumps(references, protocol))
-    write_json(root / name / "instances.json", instances(scenes.values(), "{}.jpg"))
-    write_images(root / MSCOCO, scenes.values())
+    content = instances(scenes.values(), "{}.jpg")
+    if name == "refclef":  # whose masks are lists of run lengths
+        masks = {scene.annotation_id(colour): mask for scene in scenes.values() for colour, mask in scene.masks.items()}
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = [plain_runs(masks[annotation["id"]])]
+    write_json(root / name / "instances.json", content)
+    write_images(root / ("images/saiapr_tc-12" if name == "refclef" else MSCOCO), scenes.values())
     return scenes
 
 

@@ -35,6 +35,17 @@ def test_parts_of_a_polygon_are_one_thing_and_holes_are_filled_by_overlap() -> N
     assert mask.dtype == bool
 
 
+def test_parts_may_be_run_lengths_too() -> None:
+    left, right = np.zeros((2, 20, 24), bool)
+    left[:, :5], right[3:9, 15:] = True, True
+    both = decode_segmentation([plain_runs(left), plain_runs(right)], 20, 24, "here")
+    np.testing.assert_array_equal(both, left | right)
+    with pytest.raises(BadInput, match=r"here: 'segmentation'\[1\]: 'size'"):
+        decode_segmentation([plain_runs(left), {"size": [1, 1], "counts": [1]}], 20, 24, "here")
+    with pytest.raises(BadInput, match=r"'segmentation'\[1\] must list x, y"):
+        decode_segmentation([SQUARE, plain_runs(left)], 20, 24, "here")
+
+
 def test_a_polygon_may_reach_a_little_outside() -> None:
     mask = decode_segmentation([[-3.0, -3.0, 30.0, -3.0, 30.0, 30.0, -3.0, 30.0]], 20, 24, "here")
     assert mask.all()

@@ -43,7 +43,7 @@ def rewrite(path: Path, change: Callable[[object], object]) -> None:
         path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
 
 
-@pytest.mark.parametrize("name", ["refcoco", "refcoco+", "refcocog"])
+@pytest.mark.parametrize("name", ["refcoco", "refcoco+", "refcocog", "refclef"])
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_refcoco_gives_a_sample_for_every_sentence(name: str, protocol: int, tmp_path: Path) -> None:
     scenes = mini.refcoco(tmp_path, name, protocol=protocol)
@@ -239,7 +239,7 @@ def test_a_wrong_call_names_what_there_is(tmp_path: Path) -> None:
 
 def test_rows_of_the_registry_are_complete() -> None:
     rows = benchmarks.benchmarks()
-    assert list(rows)[:6] == ["refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg", "coco-semantic"]
+    assert list(rows)[:5] == ["refcoco", "refcoco+", "refcocog", "refclef", "grefcoco"]
     for name, row in rows.items():
         assert name == row.name
         assert set(row.local) <= set(row.splits)
@@ -423,7 +423,7 @@ def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
 def test_a_set_without_its_images_says_where_it_looked(tmp_path: Path) -> None:
     mini.refcoco(tmp_path)
     (tmp_path / "images").rename(tmp_path / "pictures")
-    with pytest.raises(BadInput, match="no images of COCO train2014; looked for images/mscoco/images/train2014, "):
+    with pytest.raises(BadInput, match="no folder of the images; looked for images/mscoco/images/train2014, "):
         open_dataset("refcoco", tmp_path, "train")
 
 

@@ -20,11 +20,17 @@ def decode_segmentation(segmentation: Any, height: int, width: int, where: str) 
     """``(height, width)`` bool of a COCO ``segmentation``; ``where`` begins the message of BadInput.
 
     A list of polygons ``[x, y, x, y, ...]`` in pixels counts as one thing of several parts (COCO 2014, RefCOCO); a
-    dictionary ``{"size": [height, width], "counts": ...}`` holds run lengths, columns first, as list or as text.
+    dictionary ``{"size": [height, width], "counts": ...}`` holds run lengths, columns first, as list or as text; a list
+    of such dictionaries is one thing again (RefCLEF).
     """
     check_size(height, width, where)
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, height, width, where)
+    if isinstance(segmentation, list) and segmentation and all(isinstance(part, dict) for part in segmentation):
+        parts = [
+            _from_runs(part, height, width, f"{where}: 'segmentation'[{i}]") for i, part in enumerate(segmentation)
+        ]
+        return np.any(parts, axis=0)
     if isinstance(segmentation, list) and segmentation:
         return _from_polygons(segmentation, height, width, where)
     raise BadInput(f"{where}: 'segmentation' must be a list of polygons or run lengths; got {_short(segmentation)}")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ..samples import Benchmark, Dataset
 from .json_files import read_json
-from .references import ReferringImages, parse_references
+from .references import ReferringImages, image_folder, parse_references
 
 
 def open_grefcoco(root: Path, split: str) -> Dataset:
     """Raises BadInput naming file and key."""
     path = root / "grefcoco" / "grefs(unc).json"
-    return ReferringImages(root / "grefcoco", parse_references(read_json(path), split, path, several=True), root)
+    references = parse_references(read_json(path), split, path, several=True)
+    return ReferringImages(root / "grefcoco", references, image_folder(root))
 
 
 BENCHMARKS = (

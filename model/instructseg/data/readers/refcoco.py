@@ -1,5 +1,5 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: phrases for single things in COCO images (Kazemzadeh 2014, Yu 2016, Mao 2016), as
-the ``refer`` repository lays them out.
+"""RefCOCO, RefCOCO+ and RefCOCOg: phrases for single things in COCO images (Kazemzadeh 2014, Yu 2016, Mao 2016), and
+RefCLEF on SAIAPR images, which several systems train on; as the ``refer`` repository lays them out.
 
 ``<root>/<name>/refs(<by>).p`` and ``instances.json``; images in ``<root>/images/mscoco/images/train2014``. The split
 of RefCOCOg is UMD's, which keeps images of training out of the others; Google's comes as ``google-train`` and
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..samples import Benchmark, Dataset, NotOnDisk
 from .plain_pickles import read_plain_pickle
-from .references import ReferringImages, parse_references
+from .references import COCO_2014, ReferringImages, image_folder, parse_references
 
 
 def open_refcoco(root: Path, split: str) -> Dataset:
@@ -28,12 +28,17 @@ def open_refcocog(root: Path, split: str) -> Dataset:
     return _open(root, "refcocog", by or "umd", rest)
 
 
-def _open(root: Path, name: str, by: str, split: str) -> Dataset:
+def open_refclef(root: Path, split: str) -> Dataset:
+    return _open(root, "refclef", "unc", split, ("images/saiapr_tc-12", "saiapr_tc-12"))
+
+
+def _open(root: Path, name: str, by: str, split: str, images: tuple[str, ...] = COCO_2014) -> Dataset:
     """Raises BadInput naming file and key."""
     path = root / name / f"refs({by}).p"
     if not path.exists():
         raise NotOnDisk(f"{path} is missing")
-    return ReferringImages(root / name, parse_references(read_plain_pickle(path), split, path, several=False), root)
+    references = parse_references(read_plain_pickle(path), split, path, several=False)
+    return ReferringImages(root / name, references, image_folder(root, images))
 
 
 def _counts(**splits: tuple[int, int, int]) -> dict[str, dict[str, int]]:
@@ -83,5 +88,15 @@ BENCHMARKS = (
         local=("train", "val", "test", "google-train", "google-val"),
         marks=("refcocog/refs(umd).p", "refcocog/refs(google).p"),
         **_SHARED,
+    ),
+    Benchmark(
+        name="refclef",
+        title="RefCLEF: phrases for regions of SAIAPR images, for training",
+        reader=_READER + "open_refclef",
+        splits=("train", "val"),
+        licence="the repository is Apache-2.0; the images have terms of their own",
+        local=("train", "val"),
+        marks=("refclef/refs(unc).p",),
+        **_SHARED | {"where": "github.com/lichengunc/refer; images: ImageCLEF, SAIAPR TC-12"},
     ),
 )

@@ -14,7 +14,7 @@ from ..samples import Dataset, Kind, Sample
 from .coco_index import CocoIndex, CocoTruth, open_index, whole, words
 from .image_files import one_image
 
-IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
+COCO_2014 = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
 _MOST_SENTENCES = 5_000_000  # in the published files: 142,000 at most; a file can repeat its parts without growing
 
 
@@ -38,10 +38,9 @@ class Reference:
 class ReferringImages(Dataset):
     """One split: its references, and the index of the annotations that they name."""
 
-    def __init__(self, folder: Path, references: list[Reference], root: Path) -> None:
+    def __init__(self, folder: Path, references: list[Reference], images: Path) -> None:
         self.index: CocoIndex = open_index(folder / "instances.json")
-        self.references = references
-        self._images = image_folder(root)
+        self.references, self._images = references, images
         counts = [len(reference.sentences) for reference in references]
         self._of = np.repeat(np.arange(len(references)), counts)  # (samples,): the reference of each
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -82,15 +81,15 @@ class ReferringImages(Dataset):
         )
 
 
-def image_folder(root: Path) -> Path:
-    """The folder of COCO's 2014 training images under a root, as ``refer`` lays it out or as COCO does.
+def image_folder(root: Path, places: tuple[str, ...] = COCO_2014) -> Path:
+    """The folder of the images under a root: COCO's of 2014, as ``refer`` lays them out or as COCO does.
 
     Raises BadInput naming the places that were looked at.
     """
-    for name in IMAGE_FOLDERS:
+    for name in places:
         if (root / name).is_dir():
             return root / name
-    raise BadInput(f"{root} has no images of COCO train2014; looked for {', '.join(IMAGE_FOLDERS)}")
+    raise BadInput(f"{root} has no folder of the images; looked for {', '.join(places)}")
 
 
 def parse_references(rows: Any, split: str, path: Path, several: bool) -> list[Reference]:
