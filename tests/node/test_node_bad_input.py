@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
 from instructseg_msgs.msg import Instruction, Target
-from node.node_harness import Harness, now
+from instructseg_msgs.srv import Cancel
+from node.node_harness import NODE, Harness, now
+from ros_runner import RosRunner
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header, Int32, String
 from unit.fakes import colour_frame
 
 from instructseg_node.complaints import Complaints
@@ -147,6 +149,43 @@ def test_stamps_going_backwards_are_dropped_named_and_counted(ros, capfd) -> Non
     harness.settle()
     assert "stamp is 0.050 s before the last one" in capfd.readouterr().err
     assert [m.header.stamp for m in harness.heard["targets"]] == [newest]
+
+
+def test_one_stamp_from_the_far_future_is_an_outage_and_not_the_end(ros) -> None:
+    harness = Harness(ros, stale_after=60.0).up("targets")
+    harness.say("the red block")
+    harness.show_until_state(Target.PRESENT, "red")
+    harness.show("red", stamp=Time(sec=2**31 - 1))
+    harness.wait(lambda: harness.heard["targets"][-1].header.stamp.sec == 2**31 - 1, "that frame")
+    again = harness.show_until_state(Target.PRESENT, "red")
+    assert again.header.stamp.sec < 2**31 - 1
+    assert harness.diagnostics()["reset time_jump"] == "1"
+
+
+def test_another_type_on_a_topic_of_the_node_reaches_nobody(ros) -> None:
+    harness = Harness(ros).up("targets")
+    elsewhere = RosRunner()  # one process's participant refuses two types of one topic by itself
+    try:
+        stranger = elsewhere.node("stranger")
+        for topic in ("command", "instruction", "image"):
+            harness.wait(lambda topic=topic: stranger.count_subscribers(topic), topic)
+            stranger.create_publisher(Int32, topic, 10).publish(Int32(data=1))
+        harness.say("the red block")
+        harness.show_until_state(Target.PRESENT, "red")
+    finally:
+        elsewhere.close()
+    assert harness.dropped() == harness.dropped("replaced")
+
+
+def test_a_cancel_of_anything_is_answered_in_a_few_words(ros) -> None:
+    harness = Harness(ros).up()
+    client = harness.peer.create_client(Cancel, f"{NODE}/cancel")
+    assert client.wait_for_service(5.0)
+    for identity in ("unknown", "x" * 100_000, "a\x1b[31m\n", "\u202e"):
+        response = client.call(Cancel.Request(instruction_id=identity), timeout_sec=5.0)
+        assert (response.success, response.cancelled) == (False, [])
+        assert "~/instructions lists them" in response.message
+        assert len(response.message) < 400 and response.message.isprintable()
 
 
 def test_a_clock_that_starts_anew_is_followed_after_a_warning(ros, capfd) -> None:

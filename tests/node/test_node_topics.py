@@ -1,4 +1,4 @@
-"""Every topic of the contract: name, type, QoS, content, and the processed frame's header untouched."""
+"""What comes out on the topics for what goes in (names, types and quality of service: test_contract)."""
 
 from __future__ import annotations
 
@@ -11,62 +11,15 @@ from builtin_interfaces.msg import Duration
 from instructseg_msgs.msg import Instruction, InstructionArray, Rejection, Target
 from instructseg_msgs.srv import Cancel
 from node.node_harness import NODE, Harness, pixels
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 from unit.fakes import colour_frame
 
 from instructseg_node import outputs
-from instructseg_node.node import InstructSegNode
 
 RED = (colour_frame(0.0, "red").image == (255, 0, 0)).all(axis=-1)
 GREEN = (colour_frame(0.0, "green").image == (0, 255, 0)).all(axis=-1)
-
-RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
-VOLATILE, LATCHED = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
-OUTPUTS = {
-    f"{NODE}/targets": ("instructseg_msgs/msg/TargetArray", RELIABLE, VOLATILE),
-    f"{NODE}/instance_mask": ("sensor_msgs/msg/Image", RELIABLE, VOLATILE),
-    f"{NODE}/instance_mask/compressed": ("sensor_msgs/msg/CompressedImage", RELIABLE, VOLATILE),
-    f"{NODE}/label_mask": ("sensor_msgs/msg/Image", RELIABLE, VOLATILE),
-    f"{NODE}/confidence_mask": ("sensor_msgs/msg/Image", RELIABLE, VOLATILE),
-    f"{NODE}/overlay": ("sensor_msgs/msg/Image", RELIABLE, VOLATILE),
-    f"{NODE}/overlay/compressed": ("sensor_msgs/msg/CompressedImage", RELIABLE, VOLATILE),
-    f"{NODE}/rejection": ("instructseg_msgs/msg/Rejection", RELIABLE, LATCHED),
-    f"{NODE}/grounding": ("instructseg_msgs/msg/Grounding", RELIABLE, VOLATILE),
-    f"{NODE}/instructions": ("instructseg_msgs/msg/InstructionArray", RELIABLE, LATCHED),
-    "/diagnostics": ("diagnostic_msgs/msg/DiagnosticArray", RELIABLE, VOLATILE),
-}
-DEPTHS = {"targets": 5, "rejection": 10, "grounding": 10, "instructions": 1}
-
-
-def test_names_types_and_qos(ros) -> None:
-    harness = Harness(ros).up()
-    for topic, (kind, reliability, durability) in OUTPUTS.items():
-        harness.wait(lambda topic=topic: harness.peer.count_publishers(topic), topic)
-        info = harness.peer.get_publishers_info_by_topic(topic)[0]
-        assert (info.topic_type, info.qos_profile.reliability, info.qos_profile.durability) == (
-            kind, reliability, durability,
-        ), topic  # fmt: skip
-    depths = {p.topic_name.removeprefix(f"{NODE}/"): p.qos_profile.depth for p in harness.node.publishers}
-    for name in (topic.removeprefix(f"{NODE}/") for topic in OUTPUTS if topic.startswith(NODE)):
-        assert depths[name] == DEPTHS.get(name, 1), name
-    for topic, kind, reliability, depth in [
-        ("/image", "sensor_msgs/msg/Image", BEST_EFFORT, 1),
-        ("/command", "std_msgs/msg/String", RELIABLE, 10),
-        ("/instruction", "instructseg_msgs/msg/Instruction", RELIABLE, 10),
-    ]:
-        harness.wait(lambda topic=topic: harness.peer.count_subscribers(topic), topic)
-        info = harness.peer.get_subscriptions_info_by_topic(topic)[0]
-        assert (info.topic_type, info.qos_profile.reliability) == (kind, reliability), topic
-        mine = [s for s in harness.node.subscriptions if s.topic_name == topic]
-        assert [s.qos_profile.depth for s in mine] == [depth]
-
-
-def test_relative_names_take_the_namespace(ros) -> None:
-    renamed = ["--ros-args", "-r", "__ns:=/robot", "-r", "__node:=eyes"]
-    node = ros.add(InstructSegNode(context=ros.context, use_global_arguments=False, cli_args=renamed))
-    assert {p.topic_name for p in node.publishers} >= {"/robot/eyes/rejection", "/diagnostics"}
 
 
 def test_targets_masks_and_header_of_one_frame(ros) -> None:
@@ -192,15 +145,6 @@ def test_overlay_is_drawn_only_while_somebody_listens(ros, monkeypatch) -> None:
     packed = harness.heard["overlay/compressed"][-1]
     assert packed.format == "rgb8; jpeg compressed bgr8"
     assert cv2.imdecode(np.frombuffer(packed.data, np.uint8), cv2.IMREAD_COLOR).shape == (48, 64, 3)
-
-
-def test_outputs_that_are_off_are_not_offered(ros) -> None:
-    off = {f"publish_{name}": False for name in ("instance_mask", "label_mask", "confidence_mask", "overlay")}
-    harness = Harness(ros, **off).up("targets")
-    harness.show_until(lambda: harness.heard["targets"], "targets", "red")
-    names = {p.topic_name for p in harness.node.publishers}
-    assert f"{NODE}/targets" in names
-    assert not names & {f"{NODE}/{name}" for name in ("instance_mask", "label_mask", "confidence_mask", "overlay")}
 
 
 def working_on(message: InstructionArray) -> list[str]:
@@ -347,6 +291,6 @@ def test_deactivate_says_that_nothing_is_worked_on(ros) -> None:
 def test_a_best_effort_listener_hears_the_masks_too(ros) -> None:
     harness = Harness(ros).up("targets")
     heard = []
-    qos = QoSProfile(depth=1, reliability=BEST_EFFORT)
+    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     harness.peer.create_subscription(Image, f"{NODE}/instance_mask", heard.append, qos)
     harness.show_until(lambda: heard, "a mask", "red")
