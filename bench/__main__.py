@@ -7,6 +7,7 @@ measured, whatever the verdicts; 2: something could not be.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -20,13 +21,16 @@ from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
 PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker", "data", "data_video", "metrics")
+APART = ("gpu",)  # run where it is named
 RANDOM = {  # parts that do not measure the default recipe
     "mllmseg": "recipe mllmseg, small random weights",
     "memory_tracker": "SAM 2.1, random weights",
+    "gpu": "see the figures",
     "metrics": "no model",
     "data_video": "no model",
     "data": "no recipe",
 }
+GPU_SIZES = ("miniature", "tiny", "small", "base_plus", "large")
 Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
 
 
@@ -54,14 +58,23 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
     parser.add_argument("--checkpoint", default="", metavar="FOLDER", help="weights other than the recipe's own")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), metavar="FOLDER", help="default: out/bench")
     parser.add_argument("--full", action="store_true", help="memory_tracker: 10,000 frames, and 512 pixels throughout")
-    parser.add_argument("--device", default="cpu", help="memory_tracker: where it runs, such as cuda; default: cpu")
+    parser.add_argument("--device", default="cpu", help="memory_tracker, gpu: where; default: cpu")
+    parser.add_argument("--recipe", default="", metavar="NAME", help="gpu: a recipe, with --checkpoint; else SAM 2")
+    parser.add_argument("--size", default="miniature", help=f"gpu: of SAM 2, one of {', '.join(GPU_SIZES)}")
+    parser.add_argument(
+        "--peak", default="", metavar="TFLOP/S,GB/S", help="gpu: what the device reaches at most; known for some"
+    )
+    parser.add_argument("--compile", action="store_true", help="gpu: also a compiled step, in CUDA graphs on a GPU")
     given = parser.parse_args(arguments)
-    unknown = [name for name in given.parts if name not in PARTS]
+    unknown = [name for name in given.parts if name not in PARTS + APART]
     if unknown:
-        parser.error(f"unknown part(s) {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+        parser.error(f"unknown part(s) {', '.join(unknown)}; there are: {', '.join(PARTS + APART)}")
     chosen = [name for name in PARTS if name in given.parts or not given.parts]
+    chosen += [name for name in APART if name in given.parts]
     say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
-    return chosen, Options(given.quick, given.checkpoint, given.out, say, given.full, given.device)
+    options = Options(given.quick, given.checkpoint, given.out, say, given.full, given.device)
+    own = {name: getattr(given, name) for name in ("recipe", "size", "peak", "compile")}
+    return chosen, dataclasses.replace(options, **own)
 
 
 def main(arguments: Sequence[str] | None = None, find: Callable[[str], Measure] = part) -> int:

@@ -19,7 +19,8 @@ class MeasurementFailed(RuntimeError):
 @dataclasses.dataclass(frozen=True)
 class Options:
     """quick: few repetitions, to see that it works. checkpoint: "" for the one that comes with the recipe. say:
-    progress for people. full: also what takes long. device: of the parts that can run on a GPU."""
+    progress for people. full: also what takes long. device: of the parts that can run on a GPU. recipe, size, peak,
+    compile: of the part gpu, see there."""
 
     quick: bool = False
     checkpoint: str = ""
@@ -27,6 +28,10 @@ class Options:
     say: Callable[[str], None] = lambda line: None
     full: bool = False
     device: str = "cpu"
+    recipe: str = ""
+    size: str = "miniature"
+    peak: str = ""
+    compile: bool = False
 
     def load(self, dtype: str = "float32") -> Segmenter:
         """The default recipe on the CPU. Raises BadInput where its weights are not there."""

@@ -40,12 +40,20 @@ class MemoryAttention(nn.Module):
         self.register_buffer("cos", cos[0, :, ::2].float().contiguous(), persistent=False)  # (L, d / 2)
         self.register_buffer("sin", sin[0, :, ::2].float().contiguous(), persistent=False)
 
-    def forward(self, maps: torch.Tensor, memory: torch.Tensor, dated: torch.Tensor, pointers: int) -> torch.Tensor:
-        """``(B, L, C)``. maps: ``(B or 1, L, C)``, with their position codes. memory: ``(B, N, M)``, the last
-        ``pointers`` of them of object pointers; dated: the same with codes of position and age."""
+    def forward(
+        self,
+        maps: torch.Tensor,
+        memory: torch.Tensor,
+        dated: torch.Tensor,
+        pointers: int,
+        owners: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``(B, L, C)``. maps: ``(B or 1, L, C)``, with their position codes; with owners, ``(B,)``, of the images that
+        these number. memory: ``(B, N, M)``, the last ``pointers`` of them of object pointers; dated: the same with
+        codes of position and age."""
         x = maps
         for layer in self.layers:
-            x = layer(x, memory, dated, pointers, self.cos, self.sin)
+            x, owners = layer(x, memory, dated, pointers, self.cos, self.sin, owners), None
         return self.layer_norm(x)
 
 
@@ -76,9 +84,13 @@ class MemoryAttentionLayer(nn.Module):
         pointers: int,
         cos: torch.Tensor,
         sin: torch.Tensor,
+        owners: torch.Tensor | None,
     ) -> torch.Tensor:
         x = x + self._own(self.layer_norm1(x), cos, sin)
-        x = x + self._cross(self.layer_norm2(x), memory, dated, pointers, cos, sin)  # (B, L, C) from here on
+        query = _rotate(self._heads(self.query(self.layer_norm2(x)), self.heads), cos, sin)  # (B or images, H, L, d)
+        if owners is not None:
+            x, query = x[owners], query[owners]
+        x = x + self._cross(query, memory, dated, pointers, cos, sin)  # (B, L, C) from here on
         return x + self._feed_forward(self.layer_norm3(x))
 
     def _own(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -87,15 +99,14 @@ class MemoryAttentionLayer(nn.Module):
         return self.own_output(mixed.transpose(1, 2).flatten(2))
 
     def _cross(
-        self, x: torch.Tensor, memory: torch.Tensor, dated: torch.Tensor, pointers: int, cos: torch.Tensor,
+        self, query: torch.Tensor, memory: torch.Tensor, dated: torch.Tensor, pointers: int, cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         objects, tokens, _ = memory.shape
-        query = _rotate(self._heads(self.query(x), self.heads), cos, sin)  # (B or 1, H, L, d)
         query = query.expand(objects, -1, -1, -1)
         key = self._heads(self.key(dated), self.heads)  # (B, H, N, d)
         key = _rotate(key, cos, sin, (tokens - pointers) // len(cos))
-        if _by_parts(x):
+        if _by_parts(query):
             mixed = _mix(query, key, memory)  # (B, H, L, M)
             return self.from_memory(mixed.transpose(1, 2).flatten(2))
         # The fused kernels of GPUs want keys and values of one width.

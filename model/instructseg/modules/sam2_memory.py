@@ -38,6 +38,10 @@ class ImageMaps:
         """The maps of one image for several objects in it, without a copy."""
         return ImageMaps(*(getattr(self, f.name).expand(objects, -1, -1, -1) for f in dataclasses.fields(self)))
 
+    def take(self, indices: torch.Tensor) -> ImageMaps:
+        """One image of the batch for each index of ``(B,)`` int64."""
+        return ImageMaps(*(getattr(self, f.name)[indices] for f in dataclasses.fields(self)))
+
     @staticmethod
     def join(maps: list[ImageMaps]) -> ImageMaps:
         return ImageMaps(*(torch.cat([getattr(m, f.name) for m in maps]) for f in dataclasses.fields(ImageMaps)))
@@ -160,9 +164,22 @@ class Sam2MemoryModel(nn.Module):
         """The top map ``(B, C, h, w)`` as the decoder expects it of a frame that starts a track."""
         return top + self.sam.no_memory_embedding.reshape(1, -1, 1, 1)
 
-    def attend(self, top: torch.Tensor, bank: MemoryBank) -> torch.Tensor:
-        """The top map with what the memories say about each object: ``(B, C, h, w)``. top: ``(B, C, h, w)``, or one for
-        all objects, ``(1, C, h, w)``, which saves what is the same for all of them."""
+    def step(
+        self, maps: ImageMaps, bank: MemoryBank, owners: torch.Tensor | None = None
+    ) -> tuple[DecodedMasks, torch.Tensor]:
+        """Every object on its next frame: what is found, and memories ``(B, h*w, M)``. maps: of the image that all
+        objects are in; with owners, ``(B,)`` int64, of several images, and which one each object is in."""
+        objects = len(bank.memories)
+        top = self.attend(maps.top, bank, owners)
+        own = maps.expand(objects) if owners is None else maps.take(owners)
+        found = self.decode(own, top, self.no_prompt(objects))
+        probabilities = self.full_size(found.masks).sigmoid()
+        seen = maps.top if owners is None else own.top
+        return found, self.remember(seen, probabilities, found.presence > 0)
+
+    def attend(self, top: torch.Tensor, bank: MemoryBank, owners: torch.Tensor | None = None) -> torch.Tensor:
+        """The top map with what the memories say about each object: ``(B, C, h, w)``. top: ``(1, C, h, w)`` for all
+        objects; with owners, ``(B,)``, one for each image: what is the same for all objects in it is computed once."""
         sam, (objects, _, _, size) = self.sam, bank.memories.shape
         ages = (bank.memory_ages - 1) % sam.num_maskmem  # conditioning frames, age 0, have the last row
         times = sam.memory_temporal_positional_encoding[ages].reshape(objects, -1, 1, size)  # (B, N, 1, M)
@@ -172,10 +189,11 @@ class Sam2MemoryModel(nn.Module):
         pointers = bank.pointers.to(self.dtype).reshape(objects, -1, size)  # (B, P*splits, M)
         pointer_times = self._pointer_times(bank.pointer_ages).repeat_interleave(splits, dim=1)
         attended = self.attention(
-            top.flatten(2).mT + self.image_positions,  # (B or 1, h*w, C)
+            top.flatten(2).mT + self.image_positions,  # (images, h*w, C)
             torch.cat((memory.flatten(1, 2), pointers), 1),  # (B, N*h*w + P*splits, M)
             torch.cat((dated.flatten(1, 2), pointers + pointer_times), 1),
             pointers.shape[1],
+            owners,
         )
         return attended.mT.unflatten(2, top.shape[2:])
 

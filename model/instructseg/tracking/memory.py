@@ -153,19 +153,23 @@ class MemoryTracker:
         decoded: list[DecodedMasks | None] = [None] * len(memories)
         new = list(memories)
         for indices in groups.values():
-            maps = features.maps if shared else ImageMaps.join([features[i].maps for i in indices])
-            found, spatial = self._step_group(maps, [memories[i] for i in indices])
+            maps, owners = (features.maps, None) if shared else self._images([features[i] for i in indices])
+            bank = stack_memories([memories[i] for i in indices])
+            found, spatial = self.model.step(maps, bank, owners)
+            spatial = spatial.to(self.memory_dtype)
             for row, i in enumerate(indices):
                 decoded[i] = found.row(row)
                 new[i] = memories[i].tracked(spatial[row].clone(), found.pointers[row].clone(), self.limits)
         return decoded, new
 
-    def _step_group(self, maps: ImageMaps, memories: list[TrackMemory]) -> tuple[DecodedMasks, torch.Tensor]:
-        model = self.model
-        top = model.attend(maps.top, stack_memories(memories))
-        found = model.decode(maps.expand(len(memories)), top, model.no_prompt(len(memories)))
-        probabilities = model.full_size(found.masks).sigmoid()
-        return found, model.remember(maps.top, probabilities, found.presence > 0).to(self.memory_dtype)
+    def _images(self, features: Sequence[FrameFeatures]) -> tuple[ImageMaps, torch.Tensor | None]:
+        """The different frames among these as one batch, and which of them each one is; None: all the same one."""
+        different = list({id(frame): frame for frame in features}.values())
+        if len(different) == 1:
+            return different[0].maps, None
+        places = {id(frame): place for place, frame in enumerate(different)}
+        owners = torch.tensor([places[id(frame)] for frame in features], device=self.model.device)
+        return ImageMaps.join([frame.maps for frame in different]), owners
 
     def _start(self, features: FrameFeatures, prompt: Prompt) -> tuple[TrackedMask, TrackMemory]:
         model, maps = self.model, features.maps
