@@ -1,12 +1,10 @@
-"""Readers of video data: frames and masks a second in one process, on 480p videos written for the purpose."""
+"""Readers of video data: frames and masks per second of CPU time, on 480p videos written for the purpose."""
 
 from __future__ import annotations
 
 import json
 import math
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from instructseg.data.readers.recordings import RecordedExpression, write_record
 from instructseg.data.samples import Dataset
 
 from .figures import Figure, Floor, figure
-from .metrics import one_thread
+from .metrics import cpu_seconds, one_thread
 from .options import Options
 from .video_clips import AREAS, pictures, truth_masks
 
@@ -53,8 +51,8 @@ def _figures(name: str, dataset: Dataset, rounds: int) -> list[Figure]:
     count = len(sample.footage)
     speeds: dict[str, list[float]] = {"masks": [], "frames with masks": []}
     for _ in range(rounds):
-        masks = _seconds(lambda: [sample.truth(i) for i in range(count)])
-        frames = _seconds(lambda: [sample.footage.read(i) for i in range(count)])
+        masks = cpu_seconds(lambda: [sample.truth(i) for i in range(count)])
+        frames = cpu_seconds(lambda: [sample.footage.read(i) for i in range(count)])
         speeds["masks"].append(count / masks)
         speeds["frames with masks"].append(count / (masks + frames))
     return [
@@ -63,19 +61,13 @@ def _figures(name: str, dataset: Dataset, rounds: int) -> list[Figure]:
     ]
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
 def _first_mask(root: Path) -> float:
     def look() -> None:
         dataset = open_dataset("mevis", root, "train")
         assert dataset[0].truth is not None
         dataset[0].truth(0)
 
-    return 1e3 * _seconds(look)
+    return 1e3 * cpu_seconds(look)
 
 
 def _davis(root: Path, images: np.ndarray, masks: np.ndarray) -> Dataset:

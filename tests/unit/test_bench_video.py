@@ -11,6 +11,7 @@ def test_metrics_are_timed_on_scenes_with_errors_in_them() -> None:
     assert all(len(figure.values) == 3 and figure.median > 0 for figure in figures)
     assert {figure.name for figure in figures if figure.floor} == {
         "J&F, one thing (5 % of the frame)", "J&F, three things, one after the other",
+        "J&F, three things, assigned (Ref-DAVIS17)",
     }  # fmt: skip
     assert (details["height"], details["width"]) == (480, 854)
 

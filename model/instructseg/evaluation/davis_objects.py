@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ..core import BadInput
-from .region_boundary import VideoScores, score_video
+from .region_boundary import VideoScores, outlined, score_pair, tolerance
 from .scores import IGNORE, checked_stack, same_shape
 
 
@@ -64,14 +64,13 @@ def _score_frame(
     predicted: np.ndarray, truth: np.ndarray, labels: Sequence[int | None], objects: Sequence[int]
 ) -> np.ndarray:
     """J and F ``(P, O, 2)`` of every label with every object on one frame; None stands for an empty mask."""
-    void = truth == IGNORE
-    truths = [truth == number for number in objects]
+    void, radius = truth == IGNORE, tolerance(*truth.shape)
+    truths = [outlined(truth == number, radius) for number in objects]
     scores = np.empty((len(labels), len(objects), 2))
     for row, label in zip(scores, labels, strict=True):
         mask = (predicted == label) & ~void if label is not None else np.zeros(truth.shape, bool)
-        for pair, wanted in zip(row, truths, strict=True):
-            found = score_video(mask[None], wanted[None])
-            pair[:] = found.j, found.f
+        found = outlined(mask, radius)
+        row[:] = [score_pair(found, wanted) for wanted in truths]
     return scores
 
 

@@ -62,9 +62,11 @@ class DavisStatistics:
 def score_video(predicted: np.ndarray, truth: np.ndarray) -> VideoScores:
     """J and F of every frame of a clip; both arrays (T, H, W), bool or integers where all but 0 is the object."""
     predicted, truth = _clip(predicted, truth)
-    radius = math.ceil(TOLERANCE * math.hypot(*truth.shape[1:]))
-    pairs = [_shown(one, other) for one, other in zip(predicted, truth, strict=True)]
-    return VideoScores(np.array([_region(*pair) for pair in pairs]), np.array([_boundary(*p, radius) for p in pairs]))
+    radius = tolerance(*truth.shape[1:])
+    scores = np.array(
+        [score_pair(outlined(p, radius), outlined(t, radius)) for p, t in zip(predicted, truth, strict=True)]
+    )  # (T, 2)
+    return VideoScores(scores[:, 0], scores[:, 1])
 
 
 def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -145,30 +147,63 @@ def _bytes(masks: np.ndarray, name: str) -> np.ndarray:
     return masks.view(np.uint8)
 
 
-def _shown(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks (H, W) uint8 as bool, cut to the part of the image in which either shows something, with a margin of
-    one pixel where the image goes on. No count changes: everything outside is background in both, and a boundary
-    grown over the cut meets none of the other there."""
-    boxes = [cv2.boundingRect(np.ascontiguousarray(mask)) for mask in (predicted, truth)]
-    boxes = [box for box in boxes if box[2]]  # (x, y, width, height); of an empty mask all 0
-    if not boxes:
-        return predicted[:1, :1] != 0, truth[:1, :1] != 0
-    left, top = (max(min(box[axis] for box in boxes) - 1, 0) for axis in (0, 1))
-    right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) + 1 for axis in (0, 1))
-    return predicted[top:bottom, left:right] != 0, truth[top:bottom, left:right] != 0
+def tolerance(height: int, width: int) -> int:
+    """How many pixels a boundary may lie off the true one."""
+    return math.ceil(TOLERANCE * math.hypot(height, width))
 
 
-def _region(predicted: np.ndarray, truth: np.ndarray) -> float:
-    shared = np.count_nonzero(predicted & truth)
-    union = np.count_nonzero(predicted) + np.count_nonzero(truth) - shared
-    return shared / union if union else 1.0
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outlined:
+    """One mask of one frame, cut to where it shows something: what is compared with others.
+
+    left, top: of the cut in the frame. mask, boundary, near ``(h, w)`` bool: near are the pixels within the tolerance
+    of the boundary. Outside the cut all three are False. area, length: pixels of the mask and of its boundary.
+    """
+
+    left: int
+    top: int
+    mask: np.ndarray
+    boundary: np.ndarray
+    near: np.ndarray
+    area: int
+    length: int
 
 
-def _boundary(predicted: np.ndarray, truth: np.ndarray, radius: int) -> float:
-    found, wanted = boundary_map(predicted), boundary_map(truth)
-    found_count, wanted_count = np.count_nonzero(found), np.count_nonzero(wanted)
-    if not found_count or not wanted_count:  # nothing to measure: right if both lack a boundary, wrong if only one does
-        return 1.0 if found_count == wanted_count else 0.0
-    precision = np.count_nonzero(found & dilate(wanted[None], radius)[0]) / found_count
-    recall = np.count_nonzero(wanted & dilate(found[None], radius)[0]) / wanted_count
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+def outlined(mask: np.ndarray, radius: int) -> Outlined:
+    """Of a ``(H, W)`` mask, bool or uint8, with the tolerance in pixels."""
+    shown = np.ascontiguousarray(mask).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(shown)  # all 0 of an empty mask
+    right, bottom = left + width + radius + 1, top + height + radius + 1
+    left, top = max(left - radius - 1, 0), max(top - radius - 1, 0)
+    cut = shown[top:bottom, left:right] != 0
+    boundary = boundary_map(cut)
+    near = dilate(boundary[None], radius)[0]
+    return Outlined(left, top, cut, boundary, near, np.count_nonzero(cut), np.count_nonzero(boundary))
+
+
+def score_pair(predicted: Outlined, truth: Outlined) -> tuple[float, float]:
+    """J and F of two masks of one frame, outlined with the same tolerance."""
+    ours, theirs = _shared(predicted, truth)
+    shared = np.count_nonzero(predicted.mask[ours] & truth.mask[theirs])
+    union = predicted.area + truth.area - shared
+    j = shared / union if union else 1.0
+    if not predicted.length or not truth.length:
+        # Nothing to measure: right if both lack a boundary, wrong if only one does.
+        return j, 1.0 if predicted.length == truth.length else 0.0
+    precision = np.count_nonzero(predicted.boundary[ours] & truth.near[theirs]) / predicted.length
+    recall = np.count_nonzero(truth.boundary[theirs] & predicted.near[ours]) / truth.length
+    return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+Cut = tuple[slice, slice]
+
+
+def _shared(one: Outlined, other: Outlined) -> tuple[Cut, Cut]:
+    """The part of the frame that is in both cuts, as slices of each."""
+    left, top = max(one.left, other.left), max(one.top, other.top)
+    right = max(left, min(cut.left + cut.mask.shape[1] for cut in (one, other)))
+    bottom = max(top, min(cut.top + cut.mask.shape[0] for cut in (one, other)))
+    first, second = (
+        (slice(top - cut.top, bottom - cut.top), slice(left - cut.left, right - cut.left)) for cut in (one, other)
+    )
+    return first, second
