@@ -112,6 +112,31 @@ def test_dilation_is_by_a_disk(maps, radius):
     np.testing.assert_array_equal(dilate(maps, radius), expected)
 
 
+RECTANGLES = st.lists(st.tuples(*[st.integers(0, high) for high in (150, 150, 200, 200)]), max_size=4)
+
+
+@unhurried
+@given(RECTANGLES, RECTANGLES)
+def test_what_is_cut_off_changes_no_value(ours, theirs):
+    """Masks are compared where they show something; here over the whole frame, as F is defined."""
+    predicted, truth = np.zeros((2, 1, 150, 200), bool)
+    for masks, rectangles in ((predicted, ours), (truth, theirs)):
+        for top, bottom, left, right in rectangles:
+            masks[0, top:bottom, left:right] ^= True
+    found, wanted = boundary_map(predicted), boundary_map(truth)
+    radius = math.ceil(0.008 * math.hypot(150, 200))
+    if found.any() and wanted.any():
+        precision = (found & dilate(wanted, radius)).sum() / found.sum()
+        recall = (wanted & dilate(found, radius)).sum() / wanted.sum()
+        f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    else:
+        f = float(found.any() == wanted.any())
+    union = (predicted | truth).sum()
+    scores = score_video(predicted, truth)
+    assert scores.f == f
+    assert scores.j == ((predicted & truth).sum() / union if union else 1.0)
+
+
 @unhurried
 @given(PAIRS)
 def test_what_always_holds_for_videos(pair):
