@@ -241,8 +241,10 @@ class InstructSegNode(LifecycleNode):
         return lambda event: publish(event) if self._run == run and self.context.ok() else None
 
     def _take_result(self, result: FrameResult) -> None:
-        self._outputs.publish_result(result)
-        self._goals.take_result(result)
+        try:
+            self._outputs.publish_result(result)
+        finally:  # a goal must end, whatever happens on the topics
+            self._goals.take_result(result)
 
     def _take_statuses(self, statuses: tuple[InstructionStatus, ...]) -> None:
         inputs = self._inputs

@@ -118,19 +118,23 @@ class SegmentAction:
                 continue
             goal.frames[result.frame.camera] = dataclasses.replace(result, targets=targets)
             answered = [status for status in result.answered if status.instruction is goal.instruction]
-            self._tell(goal, result.frame.stamp_ns, targets, at_once=bool(answered))
+            score = max(target.score for target in targets)
+            area = sum(int(np.count_nonzero(target.mask)) for target in targets if target.mask is not None)
+            if answered or time.monotonic() >= goal.next_feedback:
+                self._tell(goal, best_state(targets), score, area)
             for status in answered:
                 self._finish(goal, End(True, status.state, status.reason))
 
     def take_statuses(self, statuses: Sequence[InstructionStatus]) -> None:
-        """The end of every goal whose instruction has ended. What was answered ends with the frame that answered it
-        (:meth:`take_result`), which may come before or after this."""
+        """The end of every goal whose instruction has ended, and STALE, which comes without a frame. What was answered
+        ends with the frame that answered it (:meth:`take_result`), which may come before or after this."""
         for status in statuses:
-            if status.ending in (None, Ending.ANSWERED):
-                continue
             for goal in [goal for goal in list(self._goals) if goal.instruction is status.instruction]:
-                over = status.ending is Ending.TIMED_OUT and goal.instruction.mode is Mode.TRACK
-                self._finish(goal, End(over, status.state, status.reason))
+                if status.ending is None and status.state is State.STALE:
+                    self._tell(goal, State.STALE, status.score, 0)
+                elif status.ending not in (None, Ending.ANSWERED):
+                    over = status.ending is Ending.TIMED_OUT and goal.instruction.mode is Mode.TRACK
+                    self._finish(goal, End(over, status.state, status.reason))
 
     # Goals, on the executor's thread
 
@@ -179,18 +183,14 @@ class SegmentAction:
 
     # From anywhere
 
-    def _tell(self, goal: Goal, stamp_ns: int, targets: Sequence[TargetState], at_once: bool) -> None:
-        now = time.monotonic()
-        if goal.handle is None or (now < goal.next_feedback and not at_once):
+    def _tell(self, goal: Goal, state: State, score: float, area: int) -> None:
+        if goal.handle is None:
             return
-        goal.next_feedback = max(goal.next_feedback, now - FEEDBACK_PERIOD_S) + FEEDBACK_PERIOD_S
-        feedback = Segment.Feedback(
-            state=best_state(targets).value,
-            score=float(max(target.score for target in targets)),
-            area=sum(int(np.count_nonzero(target.mask)) for target in targets if target.mask is not None),
-            age=float((self._node.get_clock().now().nanoseconds - stamp_ns) / 1e9),
-        )
-        goal.handle.publish_feedback(feedback)
+        goal.next_feedback = max(goal.next_feedback, time.monotonic() - FEEDBACK_PERIOD_S) + FEEDBACK_PERIOD_S
+        newest_ns = max((result.frame.stamp_ns for result in goal.frames.values()), default=None)
+        now_ns = self._node.get_clock().now().nanoseconds
+        age_s = 0.0 if newest_ns is None else (now_ns - newest_ns) / 1e9
+        goal.handle.publish_feedback(Segment.Feedback(state=state.value, score=float(score), area=area, age=age_s))
 
     def _finish(self, goal: Goal, end: End) -> None:
         self._forget(goal)

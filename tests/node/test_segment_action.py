@@ -156,7 +156,8 @@ def test_a_mask_from_before_the_camera_fell_silent_is_not_in_the_result(ros) -> 
     harness = Harness(ros, stale_after=0.1).up("targets")
     sent = Goals(harness).send("red")
     harness.show_until_state(Target.PRESENT, "red")
-    harness.wait(lambda: harness.node.engine.statistics().instructions[0].state is State.STALE, "STALE")
+    harness.wait(lambda: sent.feedback and sent.feedback[-1].state == Target.STALE, "STALE in the feedback")
+    assert sent.feedback[-1].area == 0 and 0.1 < sent.feedback[-1].age < 10.0
     harness.wait(sent.handle.cancel_goal_async().done, "the cancellation")
     status, result = sent.result()
     assert (status, result.state) == (CANCELED, Target.STALE)
@@ -302,6 +303,15 @@ def test_images_and_commands_are_taken_while_goals_wait(harness) -> None:
         status, result = goal.result()
         assert (status, result.reason, result.state) == (ABORTED, "cancelled", Target.GROUNDING)
     harness.segmenter.gates["ground"].set()
+
+
+def test_a_goal_ends_even_where_the_topics_fail(harness, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("publishing broke on purpose")
+
+    monkeypatch.setattr(harness.node._outputs, "_publish_overlay", broken)
+    assert Goals(harness).send("red", mode=ONE_SHOT).result("red")[0] == SUCCEEDED
+    assert harness.node.engine.statistics().faults["callback on_result"] > 0
 
 
 def shown(camera: str, stamp: int, state: State) -> FrameResult:
