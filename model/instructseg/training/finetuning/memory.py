@@ -21,8 +21,8 @@ class Memory:
 
     def describe(self, precision: str, average: bool = False) -> str:
         return (
-            f"{self.trained / 1e6:.1f} M of {(self.frozen + self.trained) / 1e6:.0f} M parameters train; weights, "
-            f"gradients and optimiser take {self.bytes(precision, average) / 2**30:.1f} GiB, activations come on top"
+            f"{self.trained / 1e6:.4g} M of {(self.frozen + self.trained) / 1e6:.4g} M parameters train; weights, "
+            f"gradients and optimiser take {self.bytes(precision, average) / 2**30:.3g} GiB, activations come on top"
         )
 
 
