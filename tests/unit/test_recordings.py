@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from unit import miniature_videos as mini
 
 from instructseg.core import BadInput
@@ -290,6 +292,30 @@ def test_a_stamp_that_is_not_there(run: Path) -> None:
     assert mini.RECORDED_FIRST + 1 not in images
     with pytest.raises(BadInput, match="no picture with the stamp 17"):
         images.rgb(17)
+
+
+IMAGE = "sensor_msgs/msg/CompressedImage"
+HEAD = bytes([0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])  # CDR, little endian, stamp of 1 s
+NO_TEXT = bytes([1, 0, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        ("std_msgs/msg/String", HEAD, f"is of type std_msgs/msg/String; allowed: sensor_msgs/msg/Image or {IMAGE}"),
+        (IMAGE, HEAD[:9], "a message of 9 bytes, too short for an image"),
+        (IMAGE, HEAD, "/camera at 1000000000: "),
+        (IMAGE, HEAD + NO_TEXT + NO_TEXT + bytes(4), "/camera at 1000000000: .*is empty"),
+        (IMAGE, HEAD + b"\xff" * 60, "/camera at 1000000000: "),
+        ("sensor_msgs/msg/Image", HEAD + NO_TEXT + bytes(8) + NO_TEXT + bytes(12), "/camera at 1000000000: .*0 x 0"),
+    ],
+)
+def test_messages_that_are_no_pictures(kind: str, data: bytes, words: str, tmp_path: Path) -> None:
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/camera", kind, typestore=get_typestore(Stores.ROS2_JAZZY))
+        writer.write(topic, 10**9, data)
+    with pytest.raises(BadInput, match=words):
+        BagImages(tmp_path / "bag", "/camera").rgb(10**9)
 
 
 def test_nearest_stamps() -> None:

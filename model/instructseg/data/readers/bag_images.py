@@ -72,7 +72,7 @@ class BagImages:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._opened: Reader | None = None
-        self._process = 0
+        self._process = os.getpid()
 
     def _decoded(self, stamp: int, decoders: dict[str, Any]) -> np.ndarray:
         if stamp not in self:
@@ -100,6 +100,8 @@ class BagImages:
 
     def _messages(self, start: int | None, stop: int | None) -> Iterator[tuple[int, bytes]]:
         """(recorder's time, bytes) of the topic's messages within [start, stop)."""
+        if self._process != os.getpid():  # forked: the file's position is shared, and a lock may be held for ever
+            self._start()
         with self._lock:
             try:
                 reader = self._reader()
@@ -113,10 +115,10 @@ class BagImages:
                 raise BadInput(f"the bag {self.bag} cannot be read: {error or type(error).__name__}") from error
 
     def _reader(self) -> Reader:
-        if self._opened is None or self._process != os.getpid():  # after a fork the file's position is shared
+        if self._opened is None:
             reader = Reader(self.bag)
             reader.open()
-            self._opened, self._process = reader, os.getpid()
+            self._opened = reader
         return self._opened
 
     def _checked_kind(self, reader: Reader, wanted: list[Any]) -> str:
