@@ -95,7 +95,7 @@ def verdict(target: Target) -> str:
     if target.state == Target.PRESENT:
         return f"{what}: {name}, instance {target.instance_id}"
     # Figures in a reason change with every frame.
-    reason = re.sub(r"\s*\(?[a-z ]*\d+\.\d+\)?", "", target.reason).strip()
+    reason = re.sub(r"[(,;]?[a-z ]*\b\d+(\.\d+)?( s)?[),;:]?", "", target.reason).strip(" ,;:")
     return f"{what}: {name}" + (f", {reason}" if reason else "")
 
 

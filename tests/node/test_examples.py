@@ -81,9 +81,19 @@ def test_verdicts_are_printed_when_they_change(agent: Agent, capsys: pytest.Capt
     assert "block on camera: red: PRESENT, instance 1" in said
 
 
-def test_a_verdict_says_the_reason_without_its_figures() -> None:
-    target = Target(state=Target.NO_TARGET, instruction_text="the cone", reason="nothing fits (rejection score 0.95)")
-    assert verdict(target) == "the cone: NO_TARGET, nothing fits"
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("rejection score 0.96, limit 0.50: nothing in view is it", ", nothing in view is it"),
+        ("not visible: its mask is empty", ", not visible: its mask is empty"),
+        ("nothing fits (rejection score 0.95)", ", nothing fits"),
+        ("not seen for 1.2 s", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_verdict_says_the_reason_without_its_figures(reason: str, words: str) -> None:
+    target = Target(state=Target.NO_TARGET, instruction_text="the cone", reason=reason)
+    assert verdict(target) == f"the cone: NO_TARGET{words}"
 
 
 @pytest.mark.process
