@@ -13,6 +13,8 @@ from pathlib import Path
 
 from instructseg.core import BadInput
 
+from ..dds import MAX_DOMAIN_ID
+
 NODE_COMMAND = (sys.executable, "-m", "instructseg_node.main")
 DESCRIPTION = """Play a rosbag2 bag through the node, record what it says, and judge it.
 
@@ -27,7 +29,8 @@ class Options:
     ends in .mcap. images, depths, infos: topic by camera name ("" for the only one); no images: the only image topic
     is found. commands: a file, or command_topic: a topic of the bag with strings. rate: bag seconds a second; None:
     every frame, one after the other. start, duration: seconds, of the bag. parameters: name -> YAML value, laid over
-    the file params. node_command: what starts the node; ros_arguments: further ones of it. timeouts in seconds.
+    the file params. node_command: what starts the node; ros_arguments: further ones of it. domain: of ROS; None: one
+    that nobody else is in. timeouts in seconds.
     """
 
     bag: Path
@@ -51,6 +54,7 @@ class Options:
     logs: Path | None = None
     ros_arguments: tuple[str, ...] = ()
     node_command: tuple[str, ...] = NODE_COMMAND
+    domain: int | None = None
     start_timeout: float = 300.0
     frame_timeout: float = 60.0
     quiet: bool = False
@@ -75,6 +79,8 @@ class Options:
             if unknown:
                 cameras = ", ".join(repr(name) for name in self.images)
                 raise BadInput(f"{option} names the camera {unknown[0]!r}; there are: {cameras}")
+        if self.domain is not None and not 0 <= self.domain <= MAX_DOMAIN_ID:
+            raise BadInput(f"--domain is {self.domain}; allowed: 0 to {MAX_DOMAIN_ID}")
         if not self.node_command:
             raise BadInput("--node-command is empty; it starts the node, as python -m instructseg_node.main")
 
@@ -133,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
         "--param", action="append", default=[], metavar="K=V", help="one parameter, over the file; once for each"
     )
     node.add_argument("--node-command", metavar="COMMAND", help="what starts the node, where it is not ours")
+    node.add_argument("--domain", type=int, metavar="ID", help="ROS domain, to watch it (default: one of its own)")
     node.add_argument("--start-timeout", type=float, default=300.0, metavar="S", help="for loading (default 300)")
     node.add_argument("--frame-timeout", type=float, default=60.0, metavar="S", help="for one frame (default 60)")
 
@@ -157,7 +164,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     rate = None if given.every_frame else 1.0 if given.rate is None else given.rate
     same = (
         "bag", "out", "commands", "command_topic", "expect", "start", "duration", "params", "overlay", "overwrite",
-        "report", "junit", "pictures", "logs", "start_timeout", "frame_timeout", "quiet",
+        "report", "junit", "pictures", "logs", "domain", "start_timeout", "frame_timeout", "quiet",
     )  # fmt: skip
     return Options(
         **{name: getattr(given, name) for name in same},

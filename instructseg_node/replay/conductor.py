@@ -20,8 +20,10 @@ LEAD_S = 0.5  # /clock runs this long before the first message: the nodes' clock
 TAIL_S = 1.5  # /clock and the node go on for so long after the last frame: a last diagnostic report is among it
 REPORT_S = 3.0  # diagnostics come once a second
 JUMP_NS = 1_000_000_000  # a stamp further back than this is a new beginning for the node, not a late frame
-# Drops that say nothing of the frame that is waited for: of words, or found out here beforehand, or of real time.
-OTHER_DROPS = ("command", "instruction", "stamp_repeated", "stamp_backwards", "camera_silent")
+# Drops that say nothing of the image that is waited for: of something else, known here beforehand, or of real time.
+OTHER_DROPS = (
+    "command", "instruction", "goal", "depth", "camera_info", "stamp_repeated", "stamp_backwards", "camera_silent"
+)  # fmt: skip
 
 
 class BagTime:

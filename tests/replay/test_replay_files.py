@@ -190,6 +190,7 @@ def test_arguments() -> None:
         (("--param", "rate"), "NAME=VALUE is needed"),
         (("--commands", "c", "--command-topic", "/c"), "exclude each other"),
         (("--node-command", ""), "--node-command is empty"),
+        (("--domain", "102"), "--domain is 102; allowed: 0 to 101"),
     ],
 )
 def test_wrong_arguments_are_named(more: tuple[str, ...], words: str) -> None:
