@@ -2,8 +2,9 @@
 
     ros2 launch instructseg_node replay.launch.py bag:=drive.mcap out:=results commands:=commands.yaml
 
-While it runs, every topic of the node can be watched; it ends when the recording does. The exit status of a launch says
-nothing of the verdicts: in a test, run `ros2 run instructseg_node instructseg_replay`, which takes the same choices.
+With `domain:=7` every topic of the node can be watched in that domain while it runs (docs/replay.md says how), else
+nobody else is in its domain; it ends when the recording does. The exit status of a launch says nothing of the verdicts:
+in a test, run `ros2 run instructseg_node instructseg_replay`, which takes the same choices.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TEXTS = {
     "checkpoint": "parameter of the node",
     "report": "file for the report (JSON)",
     "logs": "folder that keeps the node's log",
+    "domain": "ROS domain, to watch it; empty: one of its own",
 }
 RENAMED = {"params_file": "params"}
 SWITCHES = {

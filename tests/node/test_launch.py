@@ -198,7 +198,7 @@ def test_replay_hands_its_arguments_to_the_program(monkeypatch: pytest.MonkeyPat
         "image": "/camera/image", "depth": "/camera/depth", "info": "/camera/info", "commands": "c.yaml",
         "expect": "e.yaml", "start": "1.5", "duration": "4", "recipe": "gsva", "checkpoint": "x.bin",
         "params_file": "p.yaml", "report": "r.json", "logs": "logs", "every_frame": "true", "overlay": "true",
-        "overwrite": "true",
+        "overwrite": "true", "domain": "7",
     }  # fmt: skip
     full = replay_options(replay, bag="in", out="out.mcap", **values)
     assert full.every_frame
@@ -210,7 +210,7 @@ def test_replay_hands_its_arguments_to_the_program(monkeypatch: pytest.MonkeyPat
         {"": "/camera/depth"},
         {"": "/camera/info"},
     )
-    assert (full.report, full.logs) == (Path("r.json"), Path("logs"))
+    assert (full.report, full.logs, full.domain) == (Path("r.json"), Path("logs"), 7)
     assert replay_options(replay, bag="in", out="out", command_topic="/command").command_topic == "/command"
     assert replay_options(replay, bag="in", out="out", rate="2").rate == 2.0
     used = {*values, "bag", "out", "command_topic", "rate"}
