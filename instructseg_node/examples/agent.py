@@ -13,6 +13,7 @@ import itertools
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterable, Sequence
 
 import rclpy
@@ -24,7 +25,8 @@ from rclpy.node import Node
 from instructseg.core import BadInput, State
 from instructseg.spoken import hear
 
-WAIT_S = 10.0  # for the node to be there, and for it to answer
+START_S = 120.0  # for the node to be there: models take their time to load
+WAIT_S = 10.0  # for an answer
 
 
 class Agent(Node):
@@ -106,6 +108,17 @@ def converse(agent: Agent, lines: Iterable[str]) -> None:
             print(agent.say(line), flush=True)
 
 
+def wait_for_node(agent: Agent) -> bool:
+    """Whether an active node is there within START_S."""
+    for tenths in range(int(START_S * 10)):
+        if agent.connected():
+            return True
+        if tenths == 50:
+            print("waiting for an active node", file=sys.stderr, flush=True)
+        time.sleep(0.1)
+    return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read standard input to its end. Exit code 0, or 1 where no node is there."""
     rclpy.init(args=arguments)
@@ -115,16 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
     spinner.start()
     try:
-        waited = threading.Event()
-        for _ in range(int(WAIT_S / 0.1)):
-            if agent.connected():
-                break
-            waited.wait(0.1)
-        else:
-            print(
-                f"no active node heard of us within {WAIT_S:g} s: is instructseg up, in this namespace?",
-                file=sys.stderr,
-            )
+        if not wait_for_node(agent):
+            print(f"no active node within {START_S:g} s: is instructseg up, in this namespace?", file=sys.stderr)
             return 1
         converse(agent, sys.stdin)
     except KeyboardInterrupt:
