@@ -201,6 +201,7 @@ class Segmenter(abc.ABC):
     resolution_scale: float | None = None  # set by an overloaded engine to reduced_scale, else 1.0; None: one size only
     reduced_scale: float = 0.5
     tokens_identify: bool = False  # whether a token sees its thing wherever that is, and nothing in a look-alike
+    joins_cameras: bool = False  # whether segment_together is worth it: frames of several cameras in one call
     load_report: Any = None  # checkpoints.LoadReport where the recipe accounts for its keys
     notes: tuple[str, ...] = ()  # what the user must know of this checkpoint; shown in the log and in diagnostics
     notes_untracked: tuple[str, ...] = ()  # those of them that no longer hold once a tracker carries the masks
@@ -216,6 +217,10 @@ class Segmenter(abc.ABC):
     @abc.abstractmethod
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
         """A mask on this frame for each token, in order. Never raises for an invisible target: its score is low."""
+
+    def segment_together(self, frames: Sequence[tuple[EncodedFrame, Sequence[Any]]]) -> list[list[TargetMask]]:
+        """:meth:`segment` of several frames and their tokens, all at once where the recipe can."""
+        return [self.segment(encoded, tokens) for encoded, tokens in frames]
 
     def likeness(self, old: Any, new: Any) -> float | None:
         """How much what two tokens stand for looks like one and the same thing, in [0, 1]: below one half it is another

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -144,3 +145,25 @@ def test_inspect_command_accounts_for_both_checkpoints(tmp_path: Path, capsys: p
     assert cli.main(["inspect", "--device", "cpu", "--tracker", "memory", "--tracker-checkpoint", str(checkpoint)]) == 0
     both = int(re.search(r"(\d+) tensors loaded", capsys.readouterr().out)[1])
     assert both == alone + len(load_memory_tracker(checkpoint).load_report.loaded)
+
+
+def test_targets_of_several_cameras_together_are_what_they_are_apart(tracker: MemoryTracker) -> None:
+    """Two cameras with pictures of different sizes, one of them with two targets."""
+    images, masks = film(3)
+    cameras = images, [np.ascontiguousarray(image[:-8]) for image in images]
+    apart = []
+    for pictures in cameras:
+        segmenter = FollowingSegmenter(Painted(masks[0][: len(pictures[0])]), tracker)
+        apart.append([begin(segmenter, Frame(pictures[0], 0))])
+    apart[0] *= 2
+    together = apart
+    for number in (1, 2):
+        frames = [segmenter.encode([Frame(pictures[number], number)])[0] for pictures in cameras]
+        expected = [segmenter.segment(*pair) for pair in zip(frames, apart, strict=True)]
+        found = segmenter.segment_together(list(zip(frames, together, strict=True)))
+        for one, other in zip(itertools.chain(*expected), itertools.chain(*found), strict=True):
+            assert np.array_equal(one.mask, other.mask)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+        apart, together = ([[mask.token for mask in row] for row in rows] for rows in (expected, found))
+    again = segmenter.segment_together(list(zip(frames, together, strict=True)))
+    assert [[mask.token for mask in row] for row in again] == together, "the same frame is not stepped twice"

@@ -162,3 +162,58 @@ def test_a_dead_camera_harms_none():
         wait_for_all(owner, State.PRESENT, last + 10.0, *NAMES)
         ids = {r.frame.camera: r.targets[0].instance_id for r in owner.results[-3:]}
         assert len(set(ids.values())) == 3
+
+
+class Joining(ColourSegmenter):
+    """Segments the frames of several cameras in one call; together: their cameras, by call. broken: it raises."""
+
+    joins_cameras = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[list[str]] = []
+        self.broken = False
+
+    def segment_together(self, frames):
+        self.together.append([encoded.frame.camera for encoded, _ in frames])
+        if self.broken:
+            raise RuntimeError("too many at once")
+        return super().segment_together(frames)
+
+
+def look_at_all(owner: Owner, start: float, rounds: int) -> None:
+    """Frames of all cameras that wait together."""
+    owner.segmenter.delays["encode"] = 0.01
+    for step in range(rounds):
+        count = len(owner.results)
+        owner.clock.ns = round((start + step / 10) * SECOND)
+        for shift, name in enumerate(NAMES):
+            owner.engine.submit_frame(colour_frame(start + step / 10, "red", camera=name, shift=shift))
+        assert eventually(lambda wanted=count + 3: len(owner.results) >= wanted)
+
+
+def test_masks_of_frames_that_wait_together_are_computed_together_where_the_recipe_gains_by_it():
+    owner = Owner(Joining(), cameras=NAMES)
+    with owner:
+        owner.engine.set_instruction(Instruction("a", "red"))
+        last = wait_for_all(owner, State.PRESENT, 0.0, *NAMES)
+        look_at_all(owner, last + 0.1, 10)
+        assert any(len(cameras) > 1 for cameras in owner.segmenter.together)
+        assert all(len(set(cameras)) == len(cameras) > 1 for cameras in owner.segmenter.together)
+        for result in owner.results[-9:]:
+            (target,) = result.targets
+            assert np.array_equal(target.mask, (result.frame.image == (255, 0, 0)).all(axis=-1))
+            assert result.timings["segment_s"] >= 0.0
+
+
+def test_masks_that_cannot_be_computed_together_are_computed_one_by_one():
+    owner = Owner(Joining(), cameras=NAMES)
+    with owner:
+        owner.engine.set_instruction(Instruction("a", "red"))
+        last = wait_for_all(owner, State.PRESENT, 0.0, *NAMES)
+        owner.segmenter.broken = True
+        look_at_all(owner, last + 0.1, 5)
+        assert owner.segmenter.together
+        assert [newest_state(owner, name) for name in NAMES] == [State.PRESENT] * 3
+        assert any("too many at once" in message for message in owner.said)
+        assert owner.engine.statistics().faults == {}

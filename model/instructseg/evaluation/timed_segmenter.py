@@ -43,6 +43,9 @@ class Delegate(Segmenter):
     def segment(self, encoded: EncodedFrame, tokens: Sequence[Any]) -> list[TargetMask]:
         return self._segmenter.segment(encoded, tokens)
 
+    def segment_together(self, frames: Sequence[tuple[EncodedFrame, Sequence[Any]]]) -> list[list[TargetMask]]:
+        return [self.segment(encoded, tokens) for encoded, tokens in frames]  # which is what time is charged for
+
     def likeness(self, old: Any, new: Any) -> float | None:
         return self._segmenter.likeness(old, new)
 

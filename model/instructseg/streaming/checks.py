@@ -51,6 +51,13 @@ def checked_grounding(groundings: Sequence[Grounding], instruction: Instruction)
     return grounding
 
 
+def checked_frames(joined: Sequence[Sequence[TargetMask]], frames: int) -> Sequence[Sequence[TargetMask]]:
+    """Masks for as many frames as were asked about, or SegmenterFault."""
+    if len(joined) != frames:
+        raise SegmenterFault(f"segment_together of {frames} frames must give as many lists of masks; got {len(joined)}")
+    return joined
+
+
 def checked_masks(masks: Sequence[TargetMask], tokens: Sequence[Any], frame: Frame) -> Sequence[TargetMask]:
     """One good mask for each token, at the frame's size, or SegmenterFault."""
     if len(masks) != len(tokens):

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..core import EncodedFrame, Frame, TargetMask
 from ..tracking.token_tracker import Prompt, TokenTracker
 from ..tracking.types import TargetState
 from .camera_encoder import CameraEncoder
-from .checks import checked_masks
+from .checks import checked_frames, checked_masks
 from .state import CameraStream, StreamState
 from .types import FrameRefused, FrameResult
 
 _T = TypeVar("_T")
+Prompts = dict[TokenTracker, list[Prompt]]
+Masks = dict[TokenTracker, list[TargetMask]]
 
 
 @dataclasses.dataclass(eq=False)
 class Look:
-    """One frame on its way: encoded, or why not."""
+    """One frame on its way: encoded, or why not. ahead: prompts and masks, where those of several cameras were computed
+    together."""
 
     frame: Frame
     stream: CameraStream
@@ -28,6 +32,7 @@ class Look:
     timings: dict[str, float]
     encoded: EncodedFrame | None = None
     fault: str = ""
+    ahead: tuple[Prompts, Masks] | None = None
 
 
 class MaskStep:
@@ -76,6 +81,30 @@ class MaskStep:
             state.guard.notify_all()
         return kept
 
+    def join(self, looks: Sequence[Look]) -> None:
+        """Compute the masks of several cameras in one call where the recipe gains by it. Where that raises, each frame
+        is segmented by itself, so that one camera's trouble stays its own."""
+        state = self._state
+        with state.guard:
+            found = [(look, self._prompts(look)) for look in looks if look.encoded is not None]
+        asked = [(look, prompts) for look, prompts in found if any(prompts.values())]
+        if not state.segmenter.joins_cameras or len(asked) < 2 or self._before_segmenting is not None:
+            return
+        started = time.perf_counter()
+        tokens = [_tokens(prompts) for _, prompts in asked]
+        try:
+            frames = [(look.encoded, given) for (look, _), given in zip(asked, tokens, strict=True)]
+            joined = checked_frames(state.segmenter.segment_together(frames), len(frames))
+            masks = [checked_masks(m, t, f.frame) for m, t, (f, _) in zip(joined, tokens, frames, strict=True)]
+        except Exception as error:
+            message = f"masks of several cameras could not be computed together ({error}): one by one"
+            state.say(logging.WARNING, "joined", " ".join(message.split())[:500])
+            return
+        share_s = (time.perf_counter() - started) / len(asked)
+        for (look, prompts), found_masks in zip(asked, masks, strict=True):
+            look.timings["segment_s"] = share_s
+            look.ahead = prompts, _by_tracker(prompts, found_masks)
+
     def masks(self, look: Look) -> FrameResult:
         """The masks on a frame that was looked at. Raises FrameRefused as :meth:`run` does."""
         state, frame = self._state, look.frame
@@ -83,13 +112,16 @@ class MaskStep:
             return self._failed(look, look.fault, None)
         if self._before_segmenting is not None:
             _timed(look.timings, "ground_s", lambda: self._before_segmenting(frame.camera))
-        with state.guard:
-            prompts = {tracker: tracker.prompts() for tracker in state.book.trackers(frame.camera)}
-        try:
-            masks = _timed(look.timings, "segment_s", lambda: self._segment(look.encoded, prompts))
-        except Exception as error:
-            hit = [tracker for tracker in prompts if prompts[tracker]]
-            return self._failed(look, state.fault("segment", error), hit)
+        if look.ahead is not None:
+            prompts, masks = look.ahead
+        else:
+            with state.guard:
+                prompts = self._prompts(look)
+            try:
+                masks = _timed(look.timings, "segment_s", lambda: self._segment(look.encoded, prompts))
+            except Exception as error:
+                hit = [tracker for tracker in prompts if prompts[tracker]]
+                return self._failed(look, state.fault("segment", error), hit)
         with state.guard:
             self._check_epoch(look)
             targets = [
@@ -99,15 +131,16 @@ class MaskStep:
             ]
             return self._finish(look, targets)
 
-    def _segment(
-        self, encoded: EncodedFrame, prompts: dict[TokenTracker, list[Prompt]]
-    ) -> dict[TokenTracker, list[TargetMask]]:
+    def _prompts(self, look: Look) -> Prompts:
+        return {tracker: tracker.prompts() for tracker in self._state.book.trackers(look.frame.camera)}
+
+    def _segment(self, encoded: EncodedFrame, prompts: Prompts) -> Masks:
         """Masks for all prompts in one call of the segmenter, handed back to their trackers."""
-        tokens = [prompt.token for batch in prompts.values() for prompt in batch]
+        tokens = _tokens(prompts)
         if not tokens:
             return {}
-        masks = iter(checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame))
-        return {tracker: [next(masks) for _ in batch] for tracker, batch in prompts.items()}
+        masks = checked_masks(self._state.segmenter.segment(encoded, tokens), tokens, encoded.frame)
+        return _by_tracker(prompts, masks)
 
     def _moved(self, look: Look) -> bool:
         """Whether the camera looks elsewhere than when that was last noticed."""
@@ -153,6 +186,15 @@ class MaskStep:
     def _check_epoch(self, look: Look) -> None:
         if self._is_obsolete(look):
             raise _reset(look.stream.name)
+
+
+def _tokens(prompts: Prompts) -> list[Any]:
+    return [prompt.token for batch in prompts.values() for prompt in batch]
+
+
+def _by_tracker(prompts: Prompts, masks: Sequence[TargetMask]) -> Masks:
+    each = iter(masks)
+    return {tracker: [next(each) for _ in batch] for tracker, batch in prompts.items()}
 
 
 def _reset(camera: str) -> FrameRefused:

@@ -81,6 +81,7 @@ class Workers:
         while (frame := self._next_frame()) is not None:
             together = [frame, *self._box.take_more(MOST_TOGETHER - 1)]
             looks = self._guarded(lambda frames=together: self._masking.look(frames), len(together)) or []
+            self._guarded(lambda looks=looks: self._masking.join(looks), 0)
             for look in looks:
                 result = self._guarded(lambda look=look: self._masking.masks(look), 1)
                 self._state.outbox.deliver()

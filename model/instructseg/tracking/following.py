@@ -92,6 +92,7 @@ class FollowingSegmenter(Segmenter):
         self.hybrid = hybrid
         self.views = RecentImages(images_kept)
         self.name, self.device = recipe.name, recipe.device
+        self.joins_cameras = recipe.device != "cpu"  # fewer, larger kernels; on a CPU they only leave its cache
         self.sampling, self.max_targets = recipe.sampling, recipe.max_targets
         reports = [r for r in (recipe.load_report, tracker.load_report) if r is not None]
         self.load_report = sum(reports[1:], reports[0]) if reports else None
@@ -129,13 +130,19 @@ class FollowingSegmenter(Segmenter):
         ]
 
     def segment(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[TargetMask]:
-        now = encoded.frame.stamp_ns
-        fresh = [i for i, token in enumerate(tokens) if token.stamp_ns != now]
-        moved = self._move(encoded, [tokens[i] for i in fresh])
-        current = list(tokens)
-        for i, token in zip(fresh, moved, strict=True):
-            current[i] = token
-        return [dataclasses.replace(token.shown, token=token) for token in current]
+        return self.segment_together([(encoded, tokens)])[0]
+
+    def segment_together(
+        self, frames: Sequence[tuple[EncodedFrame, Sequence[FollowedToken]]]
+    ) -> list[list[TargetMask]]:
+        fresh = [[token for token in tokens if token.stamp_ns != encoded.frame.stamp_ns] for encoded, tokens in frames]
+        moved = self._move([(encoded, tokens) for (encoded, _), tokens in zip(frames, fresh, strict=True)])
+        results = []
+        for (encoded, tokens), after in zip(frames, moved, strict=True):
+            each = iter(after)
+            current = [token if token.stamp_ns == encoded.frame.stamp_ns else next(each) for token in tokens]
+            results.append([dataclasses.replace(token.shown, token=token) for token in current])
+        return results
 
     def likeness(self, old: FollowedToken, new: FollowedToken) -> float | None:
         return self.recipe.likeness(old.own, new.own)
@@ -186,24 +193,34 @@ class FollowingSegmenter(Segmenter):
 
     def _carry(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[FollowedToken]:
         """One frame on by memory alone."""
-        masks, memories = self._step(encoded, [token.memory for token in tokens])
+        stepped = self._step([(encoded, token.memory) for token in tokens])
         return [
             dataclasses.replace(token, memory=memory, stamp_ns=encoded.frame.stamp_ns, shown=mask)
-            for token, mask, memory in zip(tokens, masks, memories, strict=True)
+            for token, (mask, memory) in zip(tokens, stepped, strict=True)
         ]
 
     # From frame to frame
 
-    def _move(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> list[FollowedToken]:
-        """Each target on this frame: the recipe looks at those that are due, the memory steps where it is needed."""
+    def _move(self, frames: Sequence[tuple[EncodedFrame, Sequence[FollowedToken]]]) -> list[list[FollowedToken]]:
+        """Each target on its frame: the recipe looks at those that are due, the memory steps where it is needed, for
+        all frames at once."""
+        looks = [self._looks_due(encoded, tokens) for encoded, tokens in frames]
+        remembered = [
+            (n, i)
+            for n, (_, tokens) in enumerate(frames)
+            for i, token in enumerate(tokens)
+            if token.memory is not None and (self.hybrid is not None or i not in looks[n] or not _sees(looks[n][i]))
+        ]  # but in hybrid, a look that saw the target takes the place of a step
+        steps = self._step([(frames[n][0], frames[n][1][i].memory) for n, i in remembered])
+        stepped = dict(zip(remembered, steps, strict=True))
+        return [
+            [self._after(encoded, token, looks[n].get(i), stepped.get((n, i))) for i, token in enumerate(tokens)]
+            for n, (encoded, tokens) in enumerate(frames)
+        ]
+
+    def _looks_due(self, encoded: EncodedFrame, tokens: Sequence[FollowedToken]) -> dict[int, TargetMask]:
         due = [i for i, token in enumerate(tokens) if self._due(token, encoded.frame.stamp_ns)]
-        looks = dict(zip(due, self._look(encoded, [tokens[i].own for i in due]), strict=True))
-        remembered = [i for i, token in enumerate(tokens) if token.memory is not None]
-        if self.hybrid is None:  # a look that saw the target takes the place of a step
-            remembered = [i for i in remembered if i not in looks or not _sees(looks[i])]
-        steps = self._step(encoded, [tokens[i].memory for i in remembered])
-        stepped = dict(zip(remembered, zip(*steps, strict=True), strict=True))
-        return [self._after(encoded, token, looks.get(i), stepped.get(i)) for i, token in enumerate(tokens)]
+        return dict(zip(due, self._look(encoded, [tokens[i].own for i in due]), strict=True))
 
     def _due(self, token: FollowedToken, now_ns: int) -> bool:
         if self.hybrid is not None or token.memory is None:
@@ -279,13 +296,14 @@ class FollowingSegmenter(Segmenter):
             raise InstructSegError(f"segment of {len(tokens)} tokens must give as many scores in 0..1; got {got}")
         return masks
 
-    def _step(
-        self, encoded: EncodedFrame, memories: Sequence[TrackMemory]
-    ) -> tuple[list[TargetMask], list[TrackMemory]]:
+    def _step(self, memories: Sequence[tuple[EncodedFrame, TrackMemory]]) -> list[tuple[TargetMask, TrackMemory]]:
+        """Each memory on the frame beside it, all in one call."""
         if not memories:
-            return [], []
-        masks, new = self.tracker.step(encoded.features.tracked(), memories)
-        return [_target_mask(mask) for mask in masks], new
+            return []
+        seen = {id(encoded): encoded.features.tracked() for encoded, _ in memories}
+        frames = next(iter(seen.values())) if len(seen) == 1 else [seen[id(encoded)] for encoded, _ in memories]
+        masks, new = self.tracker.step(frames, [memory for _, memory in memories])
+        return [(_target_mask(mask), memory) for mask, memory in zip(masks, new, strict=True)]
 
 
 def _sees(mask: TargetMask) -> bool:
