@@ -6,8 +6,6 @@ The sets are written first, so their files are in memory: what is measured is de
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -20,10 +18,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from instructseg.data.benchmarks import open_dataset
 from instructseg.data.samples import Dataset
-from instructseg.streaming.statistics import resident_bytes
 
-from .data_sets import HEIGHT, VIDEO_SIZE, WIDTH, instances, write_reason_seg, write_refcoco, write_videos
+from .data_sets import HEIGHT, VIDEO_SIZE, WIDTH, write_reason_seg, write_refcoco, write_videos
 from .figures import Figure, Floor, figure
+from .index_cost import index_cost
 from .options import MeasurementFailed, Options
 
 AHEAD = Floor("at least", 50.0, ">= 50")
@@ -101,30 +99,3 @@ def cpu_ms(dataset: Dataset, frames: int, count: int) -> list[float]:
         loaded[index]
         values.append((time.process_time() - began) * 1e3)
     return values
-
-
-def index_cost(root: Path, images: int, draw: np.random.Generator) -> tuple[list[Figure], dict[str, Any]]:
-    """Seconds and memory to index the annotations of ``images`` images, in a process of its own."""
-    path = root / "large.json"
-    content = instances(draw, images)
-    count = len(content["annotations"])
-    path.write_text(json.dumps(content))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds, kept = pool.apply(_open_index, (path,))
-    megabytes = path.stat().st_size / 1e6
-    figures = [
-        figure("index of a COCO file, a million annotations", "s", seconds / count * 1e6),
-        figure("index of a COCO file, memory an annotation", "bytes", kept / count),
-    ]
-    return figures, {"index": {"annotations": count, "file MB": megabytes, "seconds": seconds, "kept MB": kept / 1e6}}
-
-
-def _open_index(path: Path) -> tuple[float, int]:
-    from instructseg.data.readers.coco_index import open_index
-
-    before, began = resident_bytes(), time.perf_counter()
-    index = open_index(path)
-    seconds = time.perf_counter() - began
-    if not len(index):
-        raise MeasurementFailed(f"{path}: no annotation was found")
-    return seconds, max(0, resident_bytes() - before)

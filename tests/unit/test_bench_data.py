@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import data, data_sets
+from bench import data, data_sets, index_cost
 from instructseg.data.benchmarks import benchmark, open_dataset
 from instructseg.data.checking import check_split
 
@@ -59,7 +59,7 @@ def test_rates_are_of_all_samples_and_of_every_pass(root: Path) -> None:
 
 
 def test_the_cost_of_an_index_is_of_all_its_annotations(tmp_path: Path) -> None:
-    figures, details = data.index_cost(tmp_path, 3, np.random.default_rng(0))
+    figures, details = index_cost.index_cost(tmp_path, 3, np.random.default_rng(0))
     assert details["index"]["annotations"] == 3 * data_sets.PER_IMAGE
     assert len(json.loads((tmp_path / "large.json").read_text())["annotations"]) == 21
     assert [figure.unit for figure in figures] == ["s", "bytes"]
