@@ -25,8 +25,7 @@ from rclpy.node import Node
 from instructseg.core import BadInput, State
 from instructseg.spoken import hear
 
-START_S = 120.0  # for the node to be there: models take their time to load
-WAIT_S = 10.0  # for an answer
+START_S, WAIT_S = 120.0, 10.0  # for the node to be there, which may be loading its model; for an answer
 
 
 class Agent(Node):
@@ -93,12 +92,11 @@ class Agent(Node):
 def verdict(target: Target) -> str:
     """One target's state in words that change only when something has happened."""
     what = target.phrase or target.instruction_text
-    name = State(target.state).name
     if target.state == Target.PRESENT:
-        return f"{what}: {name}, instance {target.instance_id}"
+        return f"{what}: PRESENT, instance {target.instance_id}"
     # Figures in a reason change with every frame.
     reason = re.sub(r"[(,;]?[a-z ]*\b\d+(\.\d+)?( s)?[),;:]?", "", target.reason).strip(" ,;:")
-    return f"{what}: {name}" + (f", {reason}" if reason else "")
+    return f"{what}: {State(target.state).name}" + (f", {reason}" if reason else "")
 
 
 def converse(agent: Agent, lines: Iterable[str]) -> None:
