@@ -12,6 +12,8 @@ from .projection import Points
 STEEPEST = 16.0  # slope of a surface that is still seen as one: 86 degrees from facing the camera
 LARGEST = 0.03  # step in depth, as a share of the distance, that is never taken for a slope
 NOISE = 0.005  # m: a step in depth below this says nothing
+STEEP = 8.0  # slope beyond which a pixel does not vouch for its neighbour: 83 degrees
+WITNESSES = 3  # of the 8 neighbours that must lie on a point's surface: a corner has no more
 SMALLEST = 0.02  # share of the largest patch below which a patch is debris
 DEVIATIONS = 3.5  # robust standard deviations (1.4826 MAD) of depth that still belong to the target
 
@@ -19,14 +21,16 @@ DEVIATIONS = 3.5  # robust standard deviations (1.4826 MAD) of depth that still 
 def inliers(points: Points, model: CameraModel) -> np.ndarray:
     """``(N,)`` bool. model: of the depth image the points come from.
 
-    Two steps. Patches of pixels without a jump in depth between neighbours: the largest stays, and every other one of
-    some size that is near it in depth: a thin thing in front may cut a target in two. Then the depths far from the
-    median go, measured by the median absolute deviation, but never what is nearer to the median than the target is
-    wide: the near wall of a bowl is no outlier, however much of its floor is seen.
+    Three steps. Patches of pixels without a jump in depth between neighbours: the largest stays, and every other one of
+    some size that is near it in depth: a thin thing in front may cut a target in two. Points that most of their
+    neighbours do not bear out go: sensors draw them between a thing and what is behind it. So do depths that are far
+    from the median, by the median absolute deviation, but never what is nearer to the median than the target
+    is wide: the near wall of a bowl is no outlier, however much of its floor is seen.
     """
     if len(points) < 2:
         return np.ones(len(points), bool)
     keep = _near_the_largest(points, patches(points, model))
+    keep[keep] = _borne_out(points.keep(keep), model)
     kept = points.xyz[keep]
     middle = np.median(kept[:, 2])
     spread = 1.4826 * np.median(np.abs(kept[:, 2] - middle))
@@ -40,8 +44,7 @@ def patches(points: Points, model: CameraModel) -> np.ndarray:
     top, left = points.rows.min(), points.columns.min()
     index = index[top : points.rows.max() + 1, left : points.columns.max() + 1]
     depth = points.xyz[:, 2]
-    slope = min(STEEPEST / min(model.fx, model.fy), LARGEST)  # z / f is the size of a pixel at distance z
-    largest_step = np.maximum(NOISE, slope * depth)  # (N,)
+    largest_step = _step(depth, model, STEEPEST)  # (N,)
     starts, ends = [], []
     for one, other in ((index[:, :-1], index[:, 1:]), (index[:-1], index[1:])):
         both = (one >= 0) & (other >= 0)
@@ -65,6 +68,25 @@ def _near_the_largest(points: Points, labels: np.ndarray) -> np.ndarray:
     chosen = near & (sizes >= max(3.0, SMALLEST * sizes[largest]))
     chosen[largest] = True
     return chosen[labels]
+
+
+def _borne_out(points: Points, model: CameraModel) -> np.ndarray:
+    """``(N,)`` bool: points with enough neighbours on their own surface; all, where that would leave less than half."""
+    image = np.full((model.height + 2, model.width + 2), np.nan, np.float32)  # a frame of nothing around it
+    rows, columns, depth = points.rows + 1, points.columns + 1, points.xyz[:, 2]
+    image[rows, columns] = depth
+    limit = _step(depth, model, STEEP)  # (N,)
+    witnesses = np.zeros(len(points), int)
+    for down, right in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
+        witnesses += np.abs(image[rows + down, columns + right] - depth) <= limit  # NaN is near nothing
+    enough = witnesses >= WITNESSES
+    return enough if 2 * np.count_nonzero(enough) >= len(points) else np.ones(len(points), bool)
+
+
+def _step(depth: np.ndarray, model: CameraModel, slope: float) -> np.ndarray:
+    """``(N,)``: the largest step in depth from a pixel at ``depth`` to the next one, on a surface of this slope."""
+    per_metre = min(slope / min(model.fx, model.fy), LARGEST)  # a pixel is z / f wide at distance z
+    return np.maximum(NOISE, per_metre * depth)
 
 
 def _width(xyz: np.ndarray) -> float:

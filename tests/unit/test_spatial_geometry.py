@@ -180,3 +180,14 @@ def test_quaternions_are_those_of_the_rotation(axis, angle: float) -> None:
         ]
     )
     np.testing.assert_allclose(back, matrix, atol=1e-9)
+
+
+def test_what_a_sensor_draws_between_a_thing_and_its_background_goes_and_corners_stay() -> None:
+    depth = np.full((120, 160), 1.2, np.float32)
+    depth[40:80, 60:100] = 1.0
+    depth[40:80, 100:103] = (1.045, 1.09, 1.145)  # smeared over the right-hand outline
+    mask = np.zeros((120, 160), bool)
+    mask[40:80, 60:103] = True
+    points = points_of(mask, depth, GREY, MODEL)
+    keep = inliers(points, MODEL)
+    np.testing.assert_array_equal(keep, points.columns < 100)

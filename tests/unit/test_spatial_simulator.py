@@ -92,7 +92,7 @@ def errors_mm(found: Scene, fine: tuple, model: CameraModel) -> dict[str, float]
 def test_centroids_are_within_five_millimetres(views: dict, model: CameraModel, unit: str, t: float) -> None:
     (rgb, instances, depth), fine = views[t]
     # What a margin costs where masks are perfect: the slanted surface next to the outline is no longer averaged.
-    for margin, most in ((0, 1.0), (1, 2.0)):
+    for margin, most in ((0, 1.5), (1, 3.0)):
         found = scene(rgb, instances, depth if unit == "metres" else millimetres(depth), model, margin)
         errors = errors_mm(found, fine, model)
         assert set(errors) == {NAMES[target.instance_id] for target in found.targets}
@@ -116,10 +116,13 @@ def test_masks_that_leak_and_depth_that_is_noisy_stay_within_five_millimetres(vi
     noisy = (0.5 * depth + 0.5 * cv2.blur(depth, (3, 3)) + rng.normal(0, 0.0015, depth.shape)).astype(np.float32)
     noisy[rng.random(depth.shape) < 0.05] = 0.0
     leaking = cv2.dilate(instances, np.ones((3, 3), np.uint8))
-    errors = errors_mm(scene(rgb, leaking, noisy, model), fine, model)
+    found = scene(rgb, leaking, noisy, model)
+    errors = errors_mm(found, fine, model)
     large = {name: error for name, error in errors.items() if name not in ("pen", "ring")}  # these are 5 pixels thick
     assert len(large) == 9
     assert max(large.values()) < 5.0, errors
+    block = next(one for one in found.located if one.target.phrase == "red_block")
+    np.testing.assert_allclose(block.geometry.box.size * 1000, 60, atol=15)  # smear does not blow it up
 
 
 @pytest.mark.parametrize("t", TIMES)
