@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -67,10 +68,11 @@ class Processes:
             ids = [self.device.index] if self.device.type == "cuda" else None
             return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
         if self.way == "fsdp":
+            mesh = init_device_mesh(self.device.type, (self.count,))
             for part in reversed(list(module.modules())):  # inner ones first
                 if type(part).__name__ in layers:
-                    fully_shard(part)
-            fully_shard(module)
+                    fully_shard(part, mesh=mesh)
+            fully_shard(module, mesh=mesh)
         return module
 
     @contextlib.contextmanager
