@@ -42,7 +42,7 @@ OVERRIDES = {
     "checkpoint": "folder, file or hub id of the weights",
     "device": "cpu, cuda, cuda:1",
     "dtype": "number format",
-    "recipe_options": "options of the recipe, as in base=FOLDER,max_size=640; `instructseg recipes NAME` lists them",
+    "recipe_options": "options of the recipe, as in base=FOLDER,max_targets=3; `instructseg recipes NAME` lists them",
     "tracker": "what carries masks from frame to frame",
     "tracker_checkpoint": "SAM 2 weights for tracker memory and hybrid",
     "image_transport": "raw: Image on the topic; compressed: CompressedImage on its /compressed",
