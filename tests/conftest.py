@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -20,6 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-root", metavar="DIR", help="recorded inputs and outputs to compare with (default: tests/golden)"
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What the imports made stays until the end: the collections that the node makes after freeing a model need not look
+    through it every time (a third of the time of a node's test)."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
