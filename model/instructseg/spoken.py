@@ -45,7 +45,8 @@ _OPENINGS: tuple[tuple[str, frozenset[str] | None, bool], ...] = (
     *((words, _ANY, True) for words in ("please", "kindly")),
     *((words, _GOES_ON, True) for words in ("hey", "hi", "hello", "oh", "ah", "eh", "robot", "okay", "ok", "alright")),
     *((words, _GOES_ON, True) for words in ("so", "well", "and", "then", "actually", "i mean", "i meant", "instead")),
-    *((words, frozenset(), True) for words in ("no", "right", "yes", "all right")),
+    *((words, frozenset(), True) for words in ("right", "all right", "wait", "hold on")),
+    *((words, _set("the this that my"), True) for words in ("no", "yes")),  # a correction; but "no entry sign"
     *((f"{words} then", _GOES_ON, True) for words in ("okay", "ok", "alright", "all right", "now")),
     *(
         (f"{asking} you{manner}", _TASKS | _CANCEL_VERBS, False)

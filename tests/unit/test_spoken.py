@@ -36,6 +36,8 @@ WEIGHTS = Path(__file__).parents[2] / "model" / "instructseg" / "recipes" / "uni
         # A correction says what it corrects to
         ("no, the blue one", "the blue one"),
         ("actually the blue one", "the blue one"),
+        ("no the blue one", "the blue one"),
+        ("Wait, hold on, the blue one", "the blue one"),
         # Stutter
         ("the the red block", "the red block"),
         ("find the, uh, the red block", "find the red block"),
