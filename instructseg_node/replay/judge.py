@@ -17,6 +17,7 @@ from .records import Given, PlayedFrame, Run
 from .results import FrameRecord, MaskStream, TargetRecord, frame_records
 from .windows import Window
 
+READ_AHEAD = 1024  # answers
 NO_ANSWER, NO_FRAMES = "NO ANSWER", "NO FRAMES"
 
 
@@ -119,13 +120,23 @@ def collect(run: Run, windows: Sequence[Window]) -> list[list[View]]:
 
 
 def _answers(run: Run) -> Iterator[tuple[PlayedFrame, FrameRecord | None]]:
-    """Every played frame with what the node published on it. A stamp that was played twice is answered in turn."""
-    records: dict[tuple[str, int], deque[FrameRecord]] = defaultdict(deque)
-    for record in frame_records(run.results, run.node):
-        records[record.camera, record.stamp_ns].append(record)
+    """Every played frame with what the node published on it. A stamp that was played twice is answered in turn.
+
+    Answers come in about the order of the frames, so that few have to be read ahead.
+    """
+    coming = frame_records(run.results, run.node)
+    ahead: dict[tuple[str, int], deque[FrameRecord]] = defaultdict(deque)
+    count = 0
     for frame in run.frames:
-        waiting = records.get((frame.camera, frame.stamp_ns))
-        yield frame, waiting.popleft() if waiting else None
+        for record in itertools.islice(coming, READ_AHEAD - count):
+            ahead[record.camera, record.stamp_ns].append(record)
+            count += 1
+        key = (frame.camera, frame.stamp_ns)
+        found = ahead[key].popleft() if key in ahead else None
+        count -= found is not None
+        if not ahead.get(key):
+            ahead.pop(key, None)
+        yield frame, found
 
 
 def _stream(run: Run, reference: Reference | None) -> MaskStream | None:

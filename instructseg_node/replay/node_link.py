@@ -156,6 +156,7 @@ class NodeLink:
     def spin(self, seconds: float) -> None:
         """Handle what comes for so long, and at least what is there already. Raises what ``watch`` raises."""
         deadline = time.monotonic() + seconds
+        self._watch()
         self._drain()
         while (left := deadline - time.monotonic()) > 0.0:
             self._watch()

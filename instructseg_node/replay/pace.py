@@ -41,6 +41,8 @@ class Pace:
         if self._tick is None:
             self._doze(max(0.0, due - time.monotonic()))
             return
+        if due <= time.monotonic():
+            self._doze(0.0)  # who is always late must hear the others all the same
         while (left := due - time.monotonic()) > 0.0:
             self._doze(min(left, self._period))
             if left > self._period:

@@ -139,7 +139,8 @@ def _choose(reader: Any, decoder: Decoder, options: Options) -> tuple[Topic, ...
     topics = []
     for name, topic in images.items():
         camera = name or MAIN
-        topics.append(Topic(topic, _kind(reader, topic, (IMAGE, COMPRESSED), f"image of {camera}"), camera, "image"))
+        kind = _kind(reader, topic, (IMAGE, COMPRESSED), f"--camera {name}" if name else "--image")
+        topics.append(Topic(topic, kind, camera, "image"))
         depth = options.depths.get(name) or _beside(reader, decoder, topic, len(images), "depth")
         info = options.infos.get(name) or _beside(reader, decoder, topic, len(images), "info")
         if depth:

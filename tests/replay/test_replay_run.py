@@ -85,7 +85,8 @@ def test_faults_of_every_kind_are_counted_and_the_replay_goes_on(tmp_path: Path,
     assert "note: 4 of 15 frames have the stamp 0" in shown
 
     report = json.loads((tmp_path / "report.json").read_text())
-    dropped = report["dropped"]
+    silence = "camera_silent"  # is of real time: a busy machine may see some
+    dropped = {cause: count for cause, count in report["dropped"].items() if not cause.startswith(silence)}
     assert {cause: dropped[cause] for cause in ("stamp_repeated", "stamp_backwards")} == {
         "stamp_repeated": 1 + 3, "stamp_backwards": 1
     }  # fmt: skip

@@ -106,7 +106,7 @@ def test_several_cameras_have_to_be_named(tmp_path: Path) -> None:
     with source(bag, images={"a": "/left", "b": "/right"}) as found:
         assert {name: topic.name for name, topic in found.images.items()} == {"a": "/left", "b": "/right"}
     for options, words in (
-        ({"images": {"": "/none"}}, r"image of camera: /none is not in the bag; .*: /left, /right"),
+        ({"images": {"": "/none"}}, r"--image: /none is not in the bag; .*: /left, /right"),
         ({"images": {"": "/left"}, "infos": {"": "/right"}}, r"--info: /right is sensor_msgs/msg/Image; allowed"),
         ({"images": {"a": "/left", "b": "/left"}}, r"/left is named twice"),
     ):
