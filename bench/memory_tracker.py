@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from instructseg.streaming.statistics import resident_bytes
+from instructseg.tracking.memory import FrameFeatures, MemoryTracker
+from instructseg.tracking.memory_bank import TrackMemory
 
 from .figures import Figure, Floor, figure
 from .memory import in_own_process
@@ -58,9 +60,38 @@ def measure(options: Options) -> tuple[list[Figure], dict[str, Any]]:
             repetitions = options.repetitions(20 if size == "miniature" else 5, 2)
             new, details[label] = compare(size, objects, filled, repetitions, options.device, label)
             figures += new
+        for size in ("miniature",) if options.quick else ("miniature", "256"):
+            figures += cameras_together(size, options)
     finally:
         torch.set_num_threads(before)
     return figures + growth(options), details
+
+
+def cameras_together(size: str, options: Options) -> list[Figure]:
+    """How many times longer it takes to step the objects of two cameras, four each, camera by camera than in one
+    call."""
+    sam, watch, ratios = random_sam(configuration(size), options.device), Watch(options.device), []
+    edge, filled = sam.config.image_size, 2 if options.quick else 16
+    films = [film(edge, seed) for seed in (3, 4)]
+    sides = [Ours(sam, next(images), masks(edge, 4), torch.float32) for images in films]
+    tracker = sides[0].tracker
+    for index in range(filled + options.repetitions(20 if size == "miniature" else 8, 2)):
+        frames = tracker.encode([next(images) for images in films])
+        apart = functools.partial(_apart, tracker, frames, [side.memories for side in sides])
+        both = [frame for frame, side in zip(frames, sides, strict=True) for _ in side.memories]
+        joint = functools.partial(tracker.step_logits, both, [m for side in sides for m in side.memories])
+        order = (joint, apart) if index % 2 else (apart, joint)
+        timed = {call: watch.time(call) for call in order}
+        for side, (_, memories) in zip(sides, timed[apart][1], strict=True):
+            side.memories = memories
+        if index >= filled:
+            ratios.append(timed[apart][0] / timed[joint][0])
+    name = "miniature" if size == "miniature" else f"Hiera-T {size}"
+    return [figure(f"{name}, 2 cameras with 4 objects each: apart / together", "times", ratios)]
+
+
+def _apart(tracker: MemoryTracker, frames: list[FrameFeatures], memories: list[list[TrackMemory]]) -> list[Any]:
+    return [tracker.step_logits(frame, own) for frame, own in zip(frames, memories, strict=True)]
 
 
 def compare(

@@ -88,6 +88,11 @@ def test_growth_is_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.median == pytest.approx(300.0) and not session.verdict
 
 
+def test_two_cameras_apart_and_together() -> None:
+    (ratio,) = memory_tracker.cameras_together("miniature", Options(quick=True))
+    assert len(ratio.values) == 2 and min(ratio.values) > 0
+
+
 def test_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MeasurementFailed, match="--device cuda: torch finds no CUDA device"):
