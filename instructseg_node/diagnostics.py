@@ -79,6 +79,7 @@ class Health:
     phase: lifecycle state. failure: why the last transition failed, or "". silent: seconds without an image of every
     camera that is overdue. news: what has happened since the last report. notes: what the user must know of the
     checkpoint. spatial: figures of the 3-D outputs. waiting: goals and questions that are not answered yet.
+    last_refusal: why a goal was last rejected, or "".
     """
 
     phase: str
@@ -91,6 +92,7 @@ class Health:
     notes: tuple[str, ...] = ()
     spatial: Mapping[str, object] = dataclasses.field(default_factory=dict)
     waiting: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    last_refusal: str = ""
 
 
 def report(name: str, health: Health, statistics: EngineStatistics | None) -> DiagnosticArray:
@@ -114,6 +116,7 @@ def stream_status(name: str, health: Health, statistics: EngineStatistics | None
         "memory resident MB": f"{psutil.Process().memory_info().rss / 1e6:.1f}",
         **memory_figures(health.device),
         **health.waiting,
+        "last refused goal": health.last_refusal,
     }
     if statistics is not None:
         values |= _figures(statistics)

@@ -288,6 +288,7 @@ class InstructSegNode(LifecycleNode):
             news=self._newsreader.read(statistics),
             spatial=self._outputs.figures(),
             waiting={"goals": len(self._goals), "questions": len(self._once)},
+            last_refusal=self._goals.last_refusal,
         )
         name = self.get_fully_qualified_name().lstrip("/")
         message = diagnostics.report(name, health, statistics)

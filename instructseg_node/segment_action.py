@@ -63,6 +63,7 @@ class SegmentAction:
     """The action server exists as long as the node; it takes goals between :meth:`open` and :meth:`close`."""
 
     def __init__(self, node: LifecycleNode, phase: Callable[[], str], complaints: Complaints) -> None:
+        self.last_refusal = ""  # why a goal was last rejected: a client is not told
         self._node = node
         self._phase = phase
         self._complaints = complaints
@@ -147,6 +148,7 @@ class SegmentAction:
             self._forget(self._accepted.pop(id(request), None))
             if self._engine is not None:
                 self._engine.count_bad_input("goal")
+            self.last_refusal = str(error)
             self._complaints.add("goal", f"goal refused: {error}")
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT

@@ -24,8 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What the imports made stays until the end: the collections that the node makes after freeing a model need not look
-    through it every time (a third of the time of a node's test)."""
+    """What the imports made stays until the end: the collections that the node makes after freeing a model need not
+    look through it every time (a third of the time of a node's test)."""
     gc.collect()
     gc.freeze()
 

@@ -280,6 +280,7 @@ def test_a_node_that_is_not_active_takes_no_goal(ros, phase, capfd) -> None:
         harness.configure()
     assert not Goals(harness).send("red").accepted
     assert f"goal refused: the node is {phase}: activate it" in capfd.readouterr().err
+    assert harness.diagnostics()["last refused goal"] == f"the node is {phase}: activate it"
 
 
 def test_a_model_error_is_told_and_the_goal_goes_on(harness) -> None:
