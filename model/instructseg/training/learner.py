@@ -78,7 +78,7 @@ class Learner(abc.ABC):
     @abc.abstractmethod
     def losses(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:
         """One forward pass over a batch on the module's device: scalars by name, weighted as published; ``total`` is
-        what is minimised."""
+        what is minimised. The same names at every call (0 for what a batch has none of): processes add them up."""
 
     @abc.abstractmethod
     def save_merged(self, folder: Path) -> None:

@@ -72,6 +72,7 @@ class Training:
         # What a state belongs to: the sequence of steps also depends on how they are shared out.
         self.identity = config.as_table() | {"processes": processes.count}
         self._stop = threading.Event()
+        self._names: tuple[str, ...] = ()  # of the losses
         self._begin(resume)
 
     def _trained(self) -> list[nn.Parameter]:
@@ -153,7 +154,10 @@ class Training:
 
     def _together(self, tally: Mapping[str, torch.Tensor], failures: int) -> tuple[dict[str, float], int, bool]:
         """Means of the losses, failures and whether to stop, over all processes."""
-        names = sorted(tally)
+        names = tuple(sorted(tally))
+        self._names = self._names or names
+        if names != self._names:
+            raise ValueError(f"the learner {self.learner.name} must always give the losses {self._names}; got {names}")
         own = [float(tally[name]) for name in names] + [float(failures), float(self._stop.is_set())]
         *losses, failed, stops = self.processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
         means = {name: loss / self.processes.count for name, loss in zip(names, losses, strict=True)}
