@@ -14,7 +14,7 @@ from types import TracebackType
 
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from instructseg.core import BadInput
@@ -24,6 +24,11 @@ from .player import message_class
 
 OTHER_TOPICS = ("/diagnostics",)  # outside the node's own namespace
 HIDDEN = "/_"  # in the names of topics that belong to actions
+_EVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _EVER, _EVER,
+    QosLiveliness.AUTOMATIC, _EVER, False,
+)  # fmt: skip
 RAW_IMAGE = "sensor_msgs/msg/Image"
 
 
@@ -57,11 +62,15 @@ class BagFile:
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
 
-    def add_topic(self, topic: str, kind: str) -> Connection:
-        """Raises MissingTypes where the definition of a type is not to be found."""
+    def add_topic(self, topic: str, kind: str, latched: bool = False) -> Connection:
+        """latched: who plays the recording keeps its last messages for late subscribers.
+
+        Raises MissingTypes where the definition of a type is not to be found.
+        """
         if kind not in self._types.fielddefs:
             add_package(self._types, kind.partition("/")[0])
-        return self._writer.add_connection(topic, kind, typestore=self._types)
+        offered = [LATCHED] if latched else []
+        return self._writer.add_connection(topic, kind, typestore=self._types, offered_qos_profiles=offered)
 
     def write(self, connection: Connection, time_ns: int, data: bytes) -> None:
         self._writer.write(connection, time_ns, data)
@@ -127,7 +136,7 @@ class Recorder:
         latched = any(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offers)
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
-        connection = self._file.add_topic(topic, kind)
+        connection = self._file.add_topic(topic, kind, latched)
         callback = partial(self._write, connection, self._heard.get(topic))
         self._subscriptions[topic] = self._node.create_subscription(message_class(kind), topic, callback, qos, raw=True)
 

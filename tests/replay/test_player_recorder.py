@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rclpy.executors import ExternalShutdownException
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from replay.tiny_bag import FRAMES, START_NS, stamp, write_tiny_bag
 from rosbags.rosbag2 import Reader, StoragePlugin
@@ -157,6 +157,7 @@ def test_recorder_keeps_bytes_and_takes_the_compressed_sibling(ros, tmp_path: Pa
     robot.create_publisher(CompressedImage, "/robot/picture/compressed", 1)
     robot.create_publisher(Image, "/robot/plain", 1)
     robot.create_publisher(String, "/robot/skipped", 1)
+    robot.create_publisher(String, "/robot/kept", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
     robot.create_publisher(String, "/other/words", 1)
     heard = []
     listen = {"words": lambda data: heard.append(deserialize_message(data, String).data)}
@@ -166,16 +167,18 @@ def test_recorder_keeps_bytes_and_takes_the_compressed_sibling(ros, tmp_path: Pa
 
         def complete() -> bool:
             ros.executor.create_task(recorder.discover)
-            return len(recorder.topics) == 3 and wanted.get_subscription_count() == 1
+            return len(recorder.topics) == 4 and wanted.get_subscription_count() == 1
 
         ros.wait(complete, "the recorder's subscriptions")
         wanted.publish(String(data="a word"))
         ros.wait(lambda: file.messages == 1, "the message")
         ros.stop()
-    assert recorder.topics == ["/robot/picture/compressed", "/robot/plain", "/robot/words"]
+    assert recorder.topics == ["/robot/kept", "/robot/picture/compressed", "/robot/plain", "/robot/words"]
     store = typestore()
     with Reader(path) as reader:
         got = [(t, store.deserialize_cdr(data, c.msgtype).data) for c, t, data in reader.messages()]
+        latched = [c.topic for c in reader.connections if c.ext.offered_qos_profiles]
+    assert latched == ["/robot/kept"]
     assert got == [(1000, "a word")]
     assert heard == ["a word"], "who asked to hear of a topic does, once it is written"
 
