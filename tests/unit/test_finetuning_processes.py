@@ -51,7 +51,7 @@ def run_together(folder: Path, runs: list[dict[str, Any]], count: int) -> None:
         )
         for rank in range(count)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=900)[1] for process in started]
     assert [process.returncode for process in started] == [0] * count, "\n".join(errors)
 
 
