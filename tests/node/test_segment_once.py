@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from unit.fakes import ColourSegmenter, colour_frame
+from unit.tiny_sam2 import tiny_sam, transformers_checkpoint
 
 from instructseg.tracking.ids import APART, TRACKED
 from instructseg_node.conversions import fill_image
@@ -104,6 +105,18 @@ def test_ids_of_two_answers_differ(ros) -> None:
     client = Client(Harness(ros).up())
     ids = [client.ask("red", "red").targets.targets[0].instance_id for _ in range(2)]
     assert len(set(ids)) == 2
+
+
+def test_a_tracker_that_carries_masks_follows_its_target_on(ros, tmp_path) -> None:
+    checkpoint = str(transformers_checkpoint(tmp_path / "sam2", tiny_sam(presence=6.0)))
+    small = {"warm_up_width": 64, "warm_up_height": 48, "present_threshold": 0.2}
+    harness = Harness(ros, tracker="memory", tracker_checkpoint=checkpoint, **small).up("targets")
+    client = Client(harness)
+    harness.say("red")
+    before = harness.show_until_state(Target.PRESENT, "red").targets[0]
+    assert [t.state for t in client.ask("green", "green").targets.targets] == [Target.PRESENT]
+    after = harness.show_until_state(Target.PRESENT, "red").targets[0]
+    assert (after.instance_id, after.since) == (before.instance_id, before.since)
 
 
 def test_the_same_parameters_judge_the_stream_and_the_question(ros) -> None:
