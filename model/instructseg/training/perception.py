@@ -21,6 +21,7 @@ from ..data.scene import Episode
 from ..modules.object_latents import pixel_grid
 from ..modules.perception import Perception
 from .bank import EpisodeBank
+from .recolouring import recolour
 from .state import save_state, weight_average
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class PerceptionBatch:
 
 
 def make_batch(episodes: list[Episode], rng: np.random.Generator, config, augment: bool = True) -> PerceptionBatch:
-    """Two random frames of each episode, jittered in light and mirrored together."""
+    """Two random frames of each episode, jittered in light, mirrored together, half of the episodes recoloured."""
     images, instances, labels = [], [], []
     for episode in episodes:
         flip = augment and rng.random() < 0.5
@@ -51,11 +52,10 @@ def make_batch(episodes: list[Episode], rng: np.random.Generator, config, augmen
                 rows[o.id - 1] = config.colors.index(o.color), config.shapes.index(o.shape), config.sizes.index(o.size)
             labels.append(rows)
     x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    names = torch.from_numpy(np.stack(labels))
     if augment:
-        x = jitter(x, rng)
-    return PerceptionBatch(
-        x, torch.from_numpy(np.stack(instances).astype(np.int64)), torch.from_numpy(np.stack(labels))
-    )
+        x, names = recolour(jitter(x, rng), names, rng)
+    return PerceptionBatch(x, torch.from_numpy(np.stack(instances).astype(np.int64)), names)
 
 
 def jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -136,8 +136,13 @@ def _dense_attribute_loss(model, logits, labels, owner, inside) -> torch.Tensor:
     picked = torch.where(inside.flatten(1)[..., None], picked, -1)
     total = logits.new_zeros(())
     for k, part in enumerate(logits.flatten(2).split([heads.colors, heads.shapes, heads.sizes], 1)):
-        total = total + F.cross_entropy(part, picked[..., k], ignore_index=-1)
+        total = total + _named_cross_entropy(part.transpose(1, 2).flatten(0, 1), picked[..., k].flatten())
     return total
+
+
+def _named_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean over the labels that are not -1; 0 where all are, which the mean of nothing is not."""
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(min=1)
 
 
 def _latent_losses(model, batch, maps, half, present) -> dict[str, torch.Tensor]:
@@ -145,7 +150,7 @@ def _latent_losses(model, batch, maps, half, present) -> dict[str, torch.Tensor]
     labels = torch.where(present[..., None], batch.labels, -1).flatten(0, 1)
     losses = {}
     for k, (name, logits) in enumerate((("color", color), ("shape", shape), ("size", size))):
-        losses[name] = 0.7 * F.cross_entropy(logits.flatten(0, 1), labels[:, k], ignore_index=-1)
+        losses[name] = 0.7 * _named_cross_entropy(logits.flatten(0, 1), labels[:, k])
     first, second = embedding[0::2], embedding[1::2]  # the two frames of each episode
     similarity = first @ second.transpose(1, 2) / 0.1  # (B, N, N)
     similarity = similarity.masked_fill(~present[1::2, None, :], -1e4)
