@@ -8,7 +8,6 @@ import pytest
 from instructseg_msgs.msg import Target
 from node.node_harness import FAILURE, SUCCESS, Harness, pixels
 from rclpy.parameter import Parameter
-from std_srvs.srv import Trigger
 from unit.tiny_sam2 import tiny_sam, transformers_checkpoint
 
 
@@ -52,8 +51,7 @@ def test_reset_forgets_what_was_remembered(ros, checkpoint: str) -> None:
     node.say("red")
     node.show_until_state(Target.PRESENT, "red")
     node.show_until_state(Target.PRESENT)  # by memory alone: the square is gone, random weights go on
-    response = node.call(lambda: node.node._on_reset(Trigger.Request(), Trigger.Response()))
-    assert response.success
+    node.call(node.node.forget)
     node.show_until_state(Target.NO_TARGET)
 
 
