@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instructseg.core import State
 
 from .lined_yaml import Mapping, entries
@@ -35,14 +37,14 @@ CHECK_KEYS = {
     "min_iou": "mean intersection over union with the reference, over the frames where that shows something",
     "min_held": "share of the published frames that are PRESENT, 0 to 1",
     "max_age": "seconds from a frame's stamp to its masks, 95th percentile; not with --every-frame",
-    "max_false_masks": "frames with a mask where the reference shows nothing (without one: any mask)",
+    "max_false_masks": "frames with a mask where the reference shows none of `ids`; without a reference: with any mask",
     "max_drops": "frames of the window on which nothing was published",
     "stable_id": "true: no instance id is given up for another",
     "max_first_mask": "seconds from the command to the frame of its first mask",
 }
 REFERENCE_KEYS = {
     "reference": "mask topic of the bag, or a mapping with topic and the two below",
-    "ids": "its pixel values that belong to the command; default: all but 0",
+    "ids": "its pixel values of this command, `[]`: none; default: all but 0, or none where no PRESENT is expected",
 }
 SOURCE_KEYS = {
     "topic": "Image or CompressedImage with a value for each thing",
@@ -79,12 +81,20 @@ class Expectation:
     stable_id: bool = False
     max_first_mask: float | None = None
     reference: Reference | None = None
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] | None = None
     place: str = "expectation"
 
     @property
     def name(self) -> str:
         return self.command or self.id
+
+    def right(self, reference: np.ndarray) -> np.ndarray:
+        """``(H, W)`` bool: what of the reference's values belongs to the command."""
+        if self.ids is not None:
+            return np.isin(reference, self.ids)
+        # What is never expected to be there is not in the reference, whatever else is.
+        absent = self.verdict is not None and State.PRESENT.name not in self.verdict
+        return np.zeros(reference.shape, bool) if absent else reference != 0
 
 
 def load(path: Path) -> tuple[Expectation, ...]:
@@ -120,7 +130,7 @@ def _expectation(entry: Mapping, common: Reference | None) -> Expectation:
         stable_id=bool(given("stable_id", lambda: entry.flag("stable_id"))),
         max_first_mask=given("max_first_mask", lambda: entry.number("max_first_mask", 0.0, 1e8)),
         reference=_reference(entry) if "reference" in entry else common,
-        ids=given("ids", lambda: _ids(entry)) or (),
+        ids=given("ids", lambda: _ids(entry)),
         place=f"{entry.file}, line {entry.line}",
     )
     if expectation.start is not None and expectation.end is not None and expectation.end <= expectation.start:
@@ -142,7 +152,7 @@ def _verdict(entry: Mapping) -> tuple[str, ...]:
 def _ids(entry: Mapping) -> tuple[int, ...]:
     value = entry["ids"]
     numbers = value if isinstance(value, list) else [value]
-    if not numbers or any(isinstance(i, bool) or not isinstance(i, int) or not 0 < i < 65536 for i in numbers):
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 < i < 65536 for i in numbers):
         raise entry.refuse("ids", f"pixel values from 1 to 65535 are needed, one or a list; got {value!r}")
     return tuple(numbers)
 

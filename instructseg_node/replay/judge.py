@@ -157,7 +157,7 @@ def _view(
     targets = tuple(target for target in record.targets if target.instruction_id in given.ids)
     ids = [target.instance_id for target in targets if target.state is State.PRESENT]
     mask = np.isin(masks, ids) if masks is not None and ids else None
-    wanted = None if truth is None else np.isin(truth, expectation.ids) if expectation.ids else truth != 0
+    wanted = None if truth is None else expectation.right(truth)
     if mask is not None and wanted is not None and mask.shape != wanted.shape:
         raise BadInput(
             f"{expectation.place}: the reference is {wanted.shape[1]} x {wanted.shape[0]} pixels, the masks are "

@@ -53,7 +53,7 @@ class Outcome:
         self,
         command: str,
         reference: str | Reference,
-        ids: Sequence[int] = (),
+        ids: Sequence[int] | None = None,
         *,
         start: float | None = None,
         end: float | None = None,
@@ -61,13 +61,13 @@ class Outcome:
         camera: str = "",
     ) -> float:
         """Mean IoU with a mask topic of the bag over the frames where that shows something; a frame without a mask
-        counts 0. ids: the pixel values of the reference that belong to the command; none: all but 0.
+        counts 0. ids: the pixel values of the reference that belong to the command; None: all but 0.
 
         Raises BadInput, also where the reference shows nothing."""
         source = Reference(reference) if isinstance(reference, str) else reference
+        values = None if ids is None else tuple(ids)
         asked = Expectation(
-            command, camera=camera, start=start, end=end, settle=settle, reference=source, ids=tuple(ids),
-            place="mean_iou()",
+            command, camera=camera, start=start, end=end, settle=settle, reference=source, ids=values, place="mean_iou()"
         )  # fmt: skip
         found = self._judge(asked).iou
         if found is None:

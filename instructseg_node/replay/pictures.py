@@ -67,24 +67,24 @@ def moments(judgement: Judgement) -> list[tuple[str, View]]:
     views = judgement.views
     if not views:
         return []
-    named = [("start", 0), (_worst(views)), ("middle", len(views) // 2), ("end", len(views) - 1)]
+    named = [("start", 0), _worst(judgement), ("middle", len(views) // 2), ("end", len(views) - 1)]
     found: dict[int, str] = {}
     for label, index in named:
         found[index] = label if index not in found or label not in ("start", "middle", "end") else found[index]
     return [(found[index], views[index]) for index in sorted(found)]
 
 
-def _worst(views: Sequence[View]) -> tuple[str, int]:
-    """A mask where there is nothing, else a frame without an answer, else the least overlap."""
-    for label, holds in (
-        ("false mask", lambda view: view.area and view.truth == 0),
-        ("nothing published", lambda view: view.record is None),
-    ):
-        for index, view in enumerate(views):
-            if holds(view):
-                return label, index
-    scored = [(view.iou, index) for index, view in enumerate(views) if view.truth]
-    return (f"IoU {min(scored)[0]:.2f}, the least", min(scored)[1]) if scored else ("middle", len(views) // 2)
+def _worst(judgement: Judgement) -> tuple[str, int]:
+    """The first frame that shows what failed: a mask of nothing, the least overlap, no answer."""
+    views = judgement.views
+    failed = {check.key for check in judgement.checks if not check.passed}
+    if "max_false_masks" in failed:
+        return "false mask", next(i for i, view in enumerate(views) if view.area and not view.truth)
+    scored = [(view.iou, i) for i, view in enumerate(views) if view.truth and view.record]
+    if "min_iou" in failed and scored:
+        return f"IoU {min(scored)[0]:.2f}, the least", min(scored)[1]
+    silent = [i for i, view in enumerate(views) if view.record is None]
+    return ("nothing published", silent[0]) if silent else ("middle", len(views) // 2)
 
 
 def _tiles(run: Run, judgement: Judgement, source: Source, chosen: Sequence[tuple[str, View]]) -> list[np.ndarray]:
@@ -102,8 +102,7 @@ def _tiles(run: Run, judgement: Judgement, source: Source, chosen: Sequence[tupl
         picture = draw_masks(picture, view.targets, masks)
         truth = right.at(frame.stamp_ns) if right else None
         if truth is not None and truth.shape == picture.shape[:2]:
-            wanted = np.isin(truth, expectation.ids) if expectation.ids else truth != 0
-            outline(picture, wanted, REFERENCE, 2)
+            outline(picture, expectation.right(truth), REFERENCE, 2)
         tiles.append(_tile(picture, label, view))
     return tiles
 

@@ -147,7 +147,7 @@ def test_an_expectation_in_full(file, tmp_path: Path) -> None:
         ("{command: a, min_iou: 0.5, reference: {bag: x}}", "topic: a full topic name is needed; got None"),
         ("{command: a, min_iou: 0.5, reference: {topic: /m, bags: x}}", "unknown key 'bags'"),
         ("{command: a, min_iou: 0.5, reference: /m, ids: [0]}", "ids: pixel values from 1"),
-        ("{command: a, min_iou: 0.5, reference: /m, ids: []}", "ids: pixel values from 1"),
+        ("{command: a, min_iou: 0.5, reference: /m, ids: [1, x]}", "ids: pixel values from 1"),
         ("{command: a, max_drops: 1.5}", "max_drops: a whole number"),
         ("{command: a, stable_id: 1}", "stable_id: true or false"),
         ("{command: a, from: 3, to: 2, max_drops: 0}", "the window ends at 2 s, before it begins"),

@@ -141,6 +141,10 @@ def test_a_frame_without_a_mask_counts_zero_and_a_mask_of_nothing_is_false(made)
     assert found.false_masks == 5
     assert failed(found) == {"max_false_masks": "5"}
     assert judged(run, max_false_masks=9).false_masks == 10, "without a reference any mask is one"
+    absent = judged(run, reference=Reference(TRUTH), verdict=("NO_TARGET",))
+    assert (absent.false_masks, absent.iou) == (10, None), "things of other commands do not excuse a mask"
+    assert judged(run, reference=Reference(TRUTH), ids=(), max_drops=0).false_masks == 10
+    assert judged(run, reference=Reference(TRUTH), max_drops=0).false_masks == 0, "all but 0"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,9 @@ def test_the_report_in_its_three_forms(made, tmp_path: Path) -> None:
     run = dataclasses.replace(run, notes=("a note",))
     expectations = (
         Expectation("the red square", verdict=("PRESENT",)),
-        Expectation("the red square", start=1.0, reference=Reference(TRUTH), min_iou=0.5, verdict=("NO_TARGET",)),
+        Expectation(
+            "the red square", start=1.0, reference=Reference(TRUTH), ids=(7,), min_iou=0.5, verdict=("NO_TARGET",)
+        ),
     )
     report = Report(run, judge(run, windows(run, *expectations)))
     assert not report.passed
