@@ -67,7 +67,8 @@ class Outcome:
         source = Reference(reference) if isinstance(reference, str) else reference
         values = None if ids is None else tuple(ids)
         asked = Expectation(
-            command, camera=camera, start=start, end=end, settle=settle, reference=source, ids=values, place="mean_iou()"
+            command, camera=camera, start=start, end=end, settle=settle, reference=source, ids=values,
+            place="mean_iou()",
         )  # fmt: skip
         found = self._judge(asked).iou
         if found is None:
