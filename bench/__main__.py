@@ -21,7 +21,7 @@ from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
 PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker", "data", "data_video", "metrics")
-APART = ("gpu",)  # run where it is named
+APART = ("gpu", "look_alikes")  # run where they are named
 RANDOM = {  # parts that do not measure the default recipe
     "mllmseg": "recipe mllmseg, small random weights",
     "memory_tracker": "SAM 2.1, random weights",

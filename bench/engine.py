@@ -41,24 +41,25 @@ def overhead(
     count: int,
     config: EngineConfig | None = None,
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """Figures per frame over ``count`` frames: the engine's milliseconds, those of encode and segment, and their ratio
-    in percent."""
+    """Figures per frame over ``count`` frames: the engine's milliseconds by the clock and by the CPU, which waiting for
+    other processes does not lengthen; those of encode and segment by the clock, and their ratio in percent."""
     metered = MeteredSegmenter(segmenter)
     engine = StreamingEngine(metered, config)
     for instruction in scene.instructions(instructions):
         engine.add_instruction(instruction)
-    own_ms, model_ms, present = [], [], 0
+    own_ms, own_cpu_ms, model_ms, present = [], [], [], 0
     for index, frame in enumerate(scene.frames(SETTLE + count)):
-        before = dict(metered.wall_s)
-        started = time.perf_counter()
+        before, cpu_before = dict(metered.wall_s), sum(metered.cpu_s.values())
+        started, cpu_started = time.perf_counter(), time.thread_time()
         result = engine.process(frame)
-        total = time.perf_counter() - started
+        total, cpu_total = time.perf_counter() - started, time.thread_time() - cpu_started
         spent = {step: seconds - before[step] for step, seconds in metered.wall_s.items()}
         if index >= SETTLE:
             own_ms.append((total - sum(spent.values())) * 1e3)
+            own_cpu_ms.append((cpu_total - sum(metered.cpu_s.values()) + cpu_before) * 1e3)
             model_ms.append((spent["encode"] + spent["segment"]) * 1e3)  # a grounding now and then would flatter us
             present += sum(target.state is State.PRESENT for target in result.targets)
-    figures = [figure(f"{label}: engine", "ms", own_ms, OWN)]
+    figures = [figure(f"{label}: engine", "ms", own_ms), figure(f"{label}: engine, CPU", "ms", own_cpu_ms, OWN)]
     if not isinstance(segmenter, FreeSegmenter):
         share = 100.0 * sum(own_ms) / sum(model_ms)
         figures += [

@@ -106,7 +106,7 @@ def test_the_parts_give_their_figures_with_any_recipe(scene) -> None:
         "float32 2T encode + segment",
     ]  # fmt: skip
     figures, details = engine.overhead(MeteredSegmenter(FreeSegmenter(targets=2)), scene, "fake", 3, 4)
-    assert [f.unit for f in figures] == ["ms", "ms", "%"]
+    assert [f.unit for f in figures] == ["ms", "ms", "ms", "%"]
     assert details == {"frames": 4, "targets_present_per_frame": 6.0}
 
 
