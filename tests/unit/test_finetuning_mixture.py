@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from unit.toy_learning import Squares, ToyLearner
 
 from instructseg.core import BadInput
+from instructseg.data.samples import Sample
 from instructseg.training.finetuning.examples import ATTEMPTS, Examples
 from instructseg.training.finetuning.mixture import BLOCK, Draw, Mixture, Shares, source_of
 
@@ -65,7 +68,7 @@ def test_a_mixture_of_nothing_is_refused(weights: list[float], lengths: list[int
 def test_samples_of_one_picture_belong_together_where_the_learner_takes_several() -> None:
     dataset = Squares(4, absent=[1], each=3)
     assert len(source_of(dataset, 1.0).scenes) == 12
-    together = source_of(dataset, 1.0, together=2, takes=lambda sample: bool(sample.objects))
+    together = source_of(dataset, 1.0, lambda sample: sample.footage.name, lambda sample: bool(sample.objects))
     assert together.scenes == ((0, 1, 2), (6, 7, 8), (9, 10, 11))
     with pytest.raises(BadInput, match="squares train has no sample that this recipe can be trained on"):
         source_of(dataset, 1.0, takes=lambda sample: False)
@@ -80,6 +83,21 @@ def test_an_entry_that_is_broken_is_kept_as_a_fault() -> None:
 
     source = source_of(Torn(4), 1.0)
     assert source.scenes == ((0,), (1,), (3,)) and source.faults == ("squares train: refs.json: key 'exp' is missing",)
+
+
+def test_an_example_is_shown_what_it_is_not_about_as_often_as_its_learner_says() -> None:
+    class Wary(ToyLearner):
+        strangers = 0.25
+
+        def example_beside(self, samples: Sequence[Sample], stranger: Sample, draw: random.Random) -> str:
+            return stranger.id
+
+    examples = Examples([source_of(Squares(5), 1.0)], Wary(), seed=3)
+    made = [examples[Draw(position, 0, position % 5)].example for position in range(200)]
+    beside = [example for example in made if isinstance(example, str)]
+    assert 30 < len(beside) < 70 and len(set(beside)) == 5
+    with pytest.raises(NotImplementedError, match="the learner toy has no use for strangers"):
+        ToyLearner().example_beside([], Squares(1).samples[0], random.Random(0))
 
 
 def test_a_picture_that_fails_is_named_and_replaced_by_the_same_one_each_time() -> None:

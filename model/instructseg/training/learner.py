@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import importlib.util
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Published:
 class Learner(abc.ABC):
     """One recipe while it learns. ``module`` holds every weight; what trains has ``requires_grad``.
 
-    together: the most samples of one image or video that make one example (one conversation about several things).
+    together: the most samples of one scene that make one example (one conversation about several things).
+    strangers: share of the examples that are shown footage which they are not about.
     belongs_to: what tells this model from another, for adapters; see :func:`~.adapters.mark_of`.
     """
 
@@ -61,19 +62,29 @@ class Learner(abc.ABC):
     trained: tuple[str, ...]  # names of the parameters that train
     published: Published
     together: int = 1
+    strangers: float = 0.0
     belongs_to: Belonging
 
     def takes(self, sample: Sample) -> bool:
         """Whether the system can be shown this sample; others are never drawn. Looks at no file."""
         return True
 
+    def scene_of(self, sample: Sample) -> Hashable | None:
+        """What samples of one data set share that may make one example, usually the image or video. None: a sample
+        stands alone, so that all are seen equally often. Looks at no file."""
+        return sample.footage.name if self.together > 1 else None
+
     @abc.abstractmethod
     def example(self, samples: Sequence[Sample], draw: random.Random) -> Any:
-        """What one to ``together`` samples of the same footage give to a step: prompt, ids, labels, pixels, masks.
+        """What one to ``together`` samples of the same scene give to a step: prompt, ids, labels, pixels, masks.
 
         Runs in a worker process, on the CPU, without the module. All chance comes from ``draw``. Raises BadInput naming
         file and sample.
         """
+
+    def example_beside(self, samples: Sequence[Sample], stranger: Sample, draw: random.Random) -> Any:
+        """:meth:`example` with footage of another scene of the same data set, for learners with ``strangers``."""
+        raise NotImplementedError(f"the learner {self.name} has no use for strangers")
 
     @abc.abstractmethod
     def losses(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:

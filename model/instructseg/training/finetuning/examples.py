@@ -40,13 +40,19 @@ class Examples(TorchDataset):
         for _ in range(ATTEMPTS):
             try:
                 samples = self._samples(source, scene, chance)
-                example = self.learner.example(samples, chance)
+                example = self._example(source, samples, chance)
             except (BadInput, OSError) as error:
                 failures.append(f"{source.dataset.name} {source.dataset.split}: {error}")
                 scene = chance.randrange(len(source.scenes))
                 continue
             return Made(example, tuple(sample.id for sample in samples), tuple(failures))
         return Made(None, (), tuple(failures))
+
+    def _example(self, source: Source, samples: list[Sample], chance: random.Random) -> Any:
+        if not self.learner.strangers or chance.random() >= self.learner.strangers:
+            return self.learner.example(samples, chance)
+        stranger = source.dataset[chance.choice(chance.choice(source.scenes))]
+        return self.learner.example_beside(samples, stranger, chance)
 
     def _samples(self, source: Source, scene: int, chance: random.Random) -> list[Sample]:
         """Up to ``together`` samples of one scene, without replacement."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ BLOCK = 4096  # choices of data sets that are drawn at once
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """One data set of the mixture. scenes: for each image or video the indices of its samples that are drawn from.
+    """One data set of the mixture. scenes: of each (an image, a video) the indices of the samples that are drawn from.
     faults: what is wrong with entries that cannot be used at all."""
 
     dataset: Dataset
@@ -41,12 +41,14 @@ class Draw:
 
 
 def source_of(
-    dataset: Dataset, weight: float, together: int = 1, takes: Callable[[Sample], bool] = lambda sample: True
+    dataset: Dataset,
+    weight: float,
+    scene_of: Callable[[Sample], Hashable | None] = lambda sample: None,
+    takes: Callable[[Sample], bool] = lambda sample: True,
 ) -> Source:
-    """Sort a data set's samples by their image or video. together: with 1, every sample counts as a scene of its own,
-    so that all are seen equally often. takes: samples it refuses are never drawn. Raises BadInput where none is left.
-    """
-    scenes: dict[object, list[int]] = {}
+    """Sort a data set's samples by scene; with None one is a scene of its own. takes: samples it refuses are never
+    drawn. Raises BadInput where none is left."""
+    scenes: dict[Hashable, list[int]] = {}
     faults = []
     for index in range(len(dataset)):
         try:
@@ -55,7 +57,8 @@ def source_of(
             faults.append(f"{dataset.name} {dataset.split}: {error}")
             continue
         if takes(sample):
-            scenes.setdefault(sample.footage.name if together > 1 else index, []).append(index)
+            scene = scene_of(sample)
+            scenes.setdefault(("alone", index) if scene is None else ("shared", scene), []).append(index)
     if not scenes:
         raise BadInput(
             f"{dataset.name} {dataset.split} has no sample that this recipe can be trained on ({len(dataset)} in all, "

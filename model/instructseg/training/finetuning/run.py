@@ -28,7 +28,7 @@ def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = 
     frozen = FROZEN_TYPES[config.precision]
     learner = build_learner(config.recipe, config.checkpoint, processes.device, frozen, config.options, lora_of(config))
     sources = [
-        source_of(dataset, data.weight, learner.together, learner.takes)
+        source_of(dataset, data.weight, learner.scene_of, learner.takes)
         for dataset, data in zip(datasets, config.data, strict=True)
     ]
     memory = memory_of(learner.module, learner.trained)  # before the weights are shared out
