@@ -73,17 +73,26 @@ class Tabletop:
     """Renders scenes at one size. Holds a GL context: use it in the thread that made it, one per process and size.
 
     width, height: pixels (16..1920). shadows: cast by the first light. samples: of multi-sample anti-aliasing;
-    0 softens the outlines afterwards instead, which takes a third of the time.
+    0 softens the outlines afterwards instead, which takes a third of the time. assets: the module that describes the
+    pool of things (``model_xml``, ``fill_textures``, ``limits``).
     """
 
-    def __init__(self, width: int = 256, height: int = 192, shadows: bool = True, samples: int = 0) -> None:
+    def __init__(
+        self,
+        width: int = 256,
+        height: int = 192,
+        shadows: bool = True,
+        samples: int = 0,
+        assets: Any = tabletop_assets,
+    ) -> None:
         if not (16 <= width <= 1920 and 16 <= height <= 1920):
             raise BadInput(f"Tabletop needs width and height in 16..1920 pixels; got {width} x {height}")
         self.width, self.height, self.shadows, self.samples = width, height, shadows, samples
         self._mj = mj = _load_mujoco()
         shadow_pixels = 640 if width * height <= 512 * 384 else 2048
-        self._model = mj.MjModel.from_xml_string(tabletop_assets.model_xml(width, height, shadow_pixels, samples))
-        tabletop_assets.fill_textures(self._model)
+        self._assets = assets
+        self._model = mj.MjModel.from_xml_string(assets.model_xml(width, height, shadow_pixels, samples))
+        assets.fill_textures(self._model)
         self._data = mj.MjData(self._model)
         mj.mj_forward(self._model, self._data)
         try:
@@ -182,8 +191,8 @@ class Tabletop:
             name = f"{group[0]}:{group[1]}:{copy}"
             if name not in self._pool:
                 raise BadInput(
-                    f"a tabletop scene may hold {tabletop_assets.COPIES} of {tabletop_assets.names()} in each of "
-                    f"{scene.SIZES}; got {placed.thing!r} {placed.object.size!r} number {copy + 1}"
+                    f"a tabletop scene may hold {self._assets.limits()}; got {placed.thing!r} "
+                    f"{placed.object.size!r} number {copy + 1}"
                 )
             self._show(name, True)
             body = self._pool[name]

@@ -115,7 +115,7 @@ def flat_shaded(corners: np.ndarray, polygons: list[list[int]]) -> Mesh:
     return Mesh(np.array(vertices), np.array(normals), np.array(faces))
 
 
-def _arc(
+def arc(
     cx: float, cz: float, rx: float, rz: float, start: float, stop: float, count: int
 ) -> list[tuple[float, float]]:
     return [
@@ -139,9 +139,9 @@ def meshes() -> dict[str, Mesh]:
             (0, 0.006),
         ]
     )
-    bowl = [(0, 0), (0.028, 0), (0.028, 0.004), *_arc(0, 0.058, 0.065, 0.055, -58, -3, 10)]
-    bowl += [(0.0635, 0.0565), *_arc(0, 0.058, 0.061, 0.050, -3, -89.9, 12), (0, 0.008)]
-    bottle = [(0, 0), (0.027, 0), (0.030, 0.003), *_arc(0.012, 0.115, 0.018, 0.035, 0, 75, 7)]
+    bowl = [(0, 0), (0.028, 0), (0.028, 0.004), *arc(0, 0.058, 0.065, 0.055, -58, -3, 10)]
+    bowl += [(0.0635, 0.0565), *arc(0, 0.058, 0.061, 0.050, -3, -89.9, 12), (0, 0.008)]
+    bottle = [(0, 0), (0.027, 0), (0.030, 0.003), *arc(0.012, 0.115, 0.018, 0.035, 0, 75, 7)]
     bottle += [(0.0125, 0.160), (0.0125, 0.182), (0, 0.182)]
     plate = [(0, 0), (0.050, 0), (0.056, 0.003), (0.088, 0.015), (0.090, 0.0165), (0.0885, 0.018), (0.060, 0.008)]
     plate += [(0.055, 0.0055), (0, 0.0055)]
@@ -157,7 +157,7 @@ def meshes() -> dict[str, Mesh]:
         "bottle": lathe(bottle),
         "bottle_top": lathe([(0, 0.178), (0.0145, 0.178), (0.0145, 0.199), (0.0135, 0.200), (0, 0.200)]),
         "plate": lathe(plate),
-        "ring": lathe(_arc(0.031, 0.009, 0.009, 0.009, 0, 360, 17)),
+        "ring": lathe(arc(0.031, 0.009, 0.009, 0.009, 0, 360, 17)),
         "wedge": flat_shaded(corners, [[0, 1, 3, 2], [0, 2, 4], [1, 5, 3], [0, 4, 5, 1], [2, 3, 5, 4]]),
     }
 
@@ -167,8 +167,28 @@ def names() -> tuple[str, ...]:
     return (*scene.SHAPES, *CLUTTER_KINDS)
 
 
+def limits() -> str:
+    """What a scene may hold, for error messages."""
+    return f"{COPIES} of {names()} in each of {scene.SIZES}"
+
+
 def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
     """MJCF of the pool. Geoms are named ``<thing>:<size>:<copy>[:top]``; every pool body is a mocap body."""
+    solids = meshes()
+    mesh_text = "".join(
+        mesh_xml(f"{name}_{size}", mesh, _scale(size)) for name, mesh in solids.items() for size in scene.SIZES
+    )
+    bodies = "".join(
+        f'<body name="{name}:{size}:{copy}" mocap="true" pos="0 0 -5">{geoms_xml(name, size, copy, solids)}</body>'
+        for name in names()
+        for size in scene.SIZES
+        for copy in range(COPIES)
+    )
+    return room_xml(width, height, shadow_pixels, samples, mesh_text, bodies)
+
+
+def room_xml(width: int, height: int, shadow_pixels: int, samples: int, mesh_text: str, bodies: str) -> str:
+    """MJCF of table, room, lights and camera around the given meshes and bodies."""
     textures = "".join(
         f'<texture name="{name}" type="cube" builtin="flat" width="{_OBJECT_PIXELS}" height="{6 * _OBJECT_PIXELS}"/>'
         for name in OBJECT_TEXTURES
@@ -184,16 +204,6 @@ def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
         f'<material name="{name}" texture="{name}" texuniform="true" texrepeat="{repeat} {repeat}" specular="0.05"/>'
         for name, repeat in SURFACES.items()
     )
-    solids = meshes()
-    mesh_xml = "".join(
-        _mesh_xml(f"{name}_{size}", mesh, _scale(size)) for name, mesh in solids.items() for size in scene.SIZES
-    )
-    bodies = "".join(
-        f'<body name="{name}:{size}:{copy}" mocap="true" pos="0 0 -5">{_geoms(name, size, copy, solids)}</body>'
-        for name in names()
-        for size in scene.SIZES
-        for copy in range(COPIES)
-    )
     walls = "".join(
         f'<geom name="wall{i}" type="plane" size="6 6 1" zaxis="{axis}" material="plain_table"/>'
         for i, axis in enumerate(("0 -1 0", "1 0 0", "-1 0 0"))
@@ -208,7 +218,7 @@ def model_xml(width: int, height: int, shadow_pixels: int, samples: int) -> str:
  <map znear="0.05" zfar="15" shadowclip="1.0" shadowscale="0.6"/>
 </visual>
 <default><geom contype="0" conaffinity="0"/></default>
-<asset>{textures}{materials}{mesh_xml}</asset>
+<asset>{textures}{materials}{mesh_text}</asset>
 <worldbody>
  <light name="key" type="directional" castshadow="true" pos="0 0 1" dir="0 0 -1"/>
  <light name="fill" type="directional" castshadow="false" pos="0 0 1" dir="0 0 -1"/>
@@ -242,7 +252,7 @@ def _scale(size: str) -> float:
     return SMALL if size == "small" else 1.0
 
 
-def _mesh_xml(name: str, mesh: Mesh, scale: float) -> str:
+def mesh_xml(name: str, mesh: Mesh, scale: float) -> str:
     def text(array: np.ndarray, form: str) -> str:
         return " ".join(format(value, form) for value in array.ravel())
 
@@ -252,7 +262,7 @@ def _mesh_xml(name: str, mesh: Mesh, scale: float) -> str:
     )
 
 
-def _geoms(name: str, size: str, copy: int, solids: dict[str, Mesh]) -> str:
+def geoms_xml(name: str, size: str, copy: int, solids: dict[str, Mesh]) -> str:
     s = _scale(size)
     common = f'name="{name}:{size}:{copy}" material="plain_matte" group="5"'
     if name == "block":
