@@ -151,9 +151,24 @@ class SlotIdentities:
         self._places[slot] = where
         return where
 
-    def whereabouts(self, slot: int) -> Whereabouts | None:
-        """Where the slot's thing was last seen; None: not yet."""
-        return self._places.get(slot)
+    def may_be_at(self, slot: int, place: Place, stamp_ns: int, within_ns: int | None) -> bool:
+        """Whether what is seen there can be the slot's thing, by where that was last seen, at most ``within_ns`` ago;
+        None: wherever that was."""
+        known = self._places.get(slot)
+        return within_ns is None or known is None or known.continues(place, stamp_ns, within_ns)
+
+    def misplaced(self, slot: int, mask: TargetMask | None, stamp_ns: int, within_ns: int | None) -> str:
+        """Why what ``mask`` shows is not the slot's thing, by its place, in words; "" where nothing speaks against."""
+        place = None if mask is None else Place.of(mask.mask)
+        if place is None or self.may_be_at(slot, place, stamp_ns, within_ns):
+            return ""
+        return "what was found looks like the thing followed, but is not where that was last seen"
+
+    def accepted(self, slot: int, mask: TargetMask | None, stamp_ns: int) -> None:
+        """What ``mask`` shows is the slot's thing, wherever that was."""
+        place = None if mask is None else Place.of(mask.mask)
+        if place is not None:
+            self.stood(slot, place, stamp_ns, anew=True)
 
     def doubt(self, slot: int) -> int:
         """Another answer that contradicts the slot's old token; how many in a row."""

@@ -40,6 +40,11 @@ class Policy:
     within_ns: int = 30_000_000_000
     motion: float = 0.0
 
+    @property
+    def place_ns(self) -> int | None:
+        """How long a place speaks for a thing; None: it is not asked."""
+        return self.within_ns if self.by_place else None
+
 
 class Verdict(enum.Enum):
     """What a grounding says of one target slot."""

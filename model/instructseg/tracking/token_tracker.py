@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,21 +10,20 @@ import numpy as np
 
 from ..core import Grounding, Instruction, State, Target, TargetMask
 from .agreement import overlap
+from .doubts import Doubts
 from .identity import Finding, Sightings, SlotIdentities
 from .ids import InstanceIds
 from .state_machine import Policy, TargetStateMachine, Verdict, judge
 from .timetable import Schedule, Timetable
 from .types import EVENT_STATES, RejectionEvent, TargetState
-from .whereabouts import Place, Whereabouts
+from .whereabouts import Place
 
-_USUAL_RATE = 0.05  # of the running mean of scores: about the last 20 frames
 _SAME_OBJECT_IOU = 0.8  # a target that returns on the pixels of a live one is that one, seen twice
 
 
 @dataclasses.dataclass(eq=False)
 class TrackedTarget:
-    """One target slot: its state, and the recipe's opaque token. usual: running mean of its score while PRESENT.
-    pace: how it moved when the reasoner was last asked for that, in diagonals of the picture per second."""
+    """One target slot: its state, and the recipe's opaque token. usual, pace: see ``doubts.Watched``."""
 
     slot: int
     machine: TargetStateMachine
@@ -70,8 +68,7 @@ class TokenTracker:
         self._identities = SlotIdentities(ids)
         self._max_targets = max_targets
         self._events: list[RejectionEvent] = []
-        self._motion_ns: int | None = None  # when a motion last changed that no clip has shown the end of
-        self._look_back_ns = 0
+        self._doubts = Doubts(self.timetable)
 
     def __repr__(self) -> str:
         states = ", ".join(f"{t.slot}: {t.machine!r}" for t in self.targets)
@@ -121,14 +118,12 @@ class TokenTracker:
     def view_moved(self) -> None:
         """The camera looks elsewhere: what the instruction says of places may no longer hold."""
         if any(target.machine.state is State.PRESENT for target in self.targets):
-            self.timetable.doubt = self.timetable.doubt or "view"
+            self._doubts.view_moved()
 
     def begin_grounding(self, key_stamp_ns: int, refresh: bool = False, turn: int = 0, look_back_ns: int = 0) -> None:
         """The reasoner is about to be asked with this key frame; ``refresh``: about the live targets too. look_back_ns:
-        how far its clip goes back; what moved otherwise in that time is asked about once more."""
-        self._look_back_ns = look_back_ns
-        if self._motion_ns is not None and key_stamp_ns - self._motion_ns >= look_back_ns:
-            self._motion_ns = None
+        how far its clip goes back."""
+        self._doubts.asked(key_stamp_ns, look_back_ns)
         everything = refresh or not any(target.machine.live for target in self.targets)
         self.timetable.begin(key_stamp_ns, everything, turn)
 
@@ -175,7 +170,7 @@ class TokenTracker:
             if target.machine.grounded(answer, stamp_ns) is Verdict.ACCEPTED:
                 target.token = tokens.get(place, answer.token)
                 self._identities.name(slot)
-                self._place_anew(slot, sightings.new.get(place) if sightings else None, stamp_ns)
+                self._identities.accepted(slot, sightings.new.get(place) if sightings else None, stamp_ns)
         self._drop_unnamed(kept.union(slots.values()), len(answers), stamp_ns)
         if not self.prompts():  # with prompts, the failures in a row end with the first frame that is segmented
             self.timetable.succeeded()
@@ -203,7 +198,9 @@ class TokenTracker:
                 target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
             place = Place.of(mask.mask)
-            elsewhere = place is not None and not self._may_be_at(target.slot, place, stamp_ns)
+            elsewhere = place is not None and not self._identities.may_be_at(
+                target.slot, place, stamp_ns, self._policy.place_ns
+            )
             pixels = 0 if place is None else int(np.count_nonzero(mask.mask))
             target.machine.segmented(mask.score, pixels, stamp_ns, elsewhere)
             # Not where a newer grounding has already put its own token, nor after a look at another thing.
@@ -212,8 +209,10 @@ class TokenTracker:
             if target.machine.state is State.PRESENT:
                 shown[target.slot] = mask
                 self._identities.saw(target.slot, mask.token)
-                self._watch(target, mask)
-                self._watch_motion(target, self._identities.stood(target.slot, place, stamp_ns))
+                self._doubts.watch_score(target, mask, self._policy.collapse)
+                self._doubts.watch_motion(
+                    target, self._identities.stood(target.slot, place, stamp_ns), self._policy.motion
+                )
         for target in self.targets:
             if target.machine.state is State.PRESENT and target.slot not in shown:
                 target.machine.failed("no mask was computed on this frame", stamp_ns)
@@ -255,7 +254,7 @@ class TokenTracker:
         """Forget targets and tokens, keep the ids of the slots; ``stamp_ns`` begins a new time base."""
         self.generation += 1
         self.timetable.restart()
-        self._motion_ns = None
+        self._doubts.restart()
         self._identities.forget_tokens()
         for target in self.targets:
             target.machine.restart(reason, stamp_ns)
@@ -285,48 +284,6 @@ class TokenTracker:
             return False
         return self.timetable.schedule.on_loss or machine.state in (State.GROUNDING, State.ERROR)
 
-    def _watch(self, target: TrackedTarget, mask: TargetMask) -> None:
-        """A live target in doubt: its score has collapsed, or the recipe's own witnesses disagree."""
-        usual = mask.score if target.usual is None else target.usual
-        collapsed = mask.score < usual - self._policy.collapse
-        if self.timetable.schedule.on_loss and (mask.disagrees or collapsed):
-            self.timetable.doubt = "score" if collapsed else "disagreement"
-            usual = mask.score  # one collapse is one question
-        target.usual = usual + _USUAL_RATE * (mask.score - usual)
-
-    def _watch_motion(self, target: TrackedTarget, where: Whereabouts) -> None:
-        """A live target that starts, stops or turns: what the instruction says of motion may no longer hold."""
-        if self._policy.motion <= 0.0 or not where.settled:
-            return
-        pace = where.velocity[0] / where.last.diagonal, where.velocity[1] / where.last.diagonal
-        if target.pace is None:
-            target.pace = pace
-        elif math.dist(pace, target.pace) > self._policy.motion:
-            self.timetable.doubt = self.timetable.doubt or "motion"
-            target.pace, self._motion_ns = pace, where.seen_ns
-        elif self._motion_ns is not None and where.seen_ns - self._motion_ns >= self._look_back_ns:
-            self.timetable.doubt = self.timetable.doubt or "motion"
-
-    def _may_be_at(self, slot: int, place: Place, stamp_ns: int) -> bool:
-        """Whether what is seen there can be the slot's thing, by where that was last seen."""
-        known = self._identities.whereabouts(slot)
-        return not self._policy.by_place or known is None or known.continues(place, stamp_ns, self._policy.within_ns)
-
-    def _other_thing(self, slot: int, place: int, sightings: Sightings, stamp_ns: int) -> str:
-        """Why an answer about a slot whose thing is out of sight is about another thing, in words; "": it is not."""
-        if unlike := sightings.unlike(place, slot):
-            return unlike
-        seen = Place.of(sightings.new[place].mask) if place in sightings.new else None
-        if seen is None or self._may_be_at(slot, seen, stamp_ns):
-            return ""
-        return "what was found looks like the thing followed, but is not where that was last seen"
-
-    def _place_anew(self, slot: int, mask: TargetMask | None, stamp_ns: int) -> None:
-        """What was accepted is the slot's thing, wherever that was."""
-        place = None if mask is None else Place.of(mask.mask)
-        if place is not None:
-            self._identities.stood(slot, place, stamp_ns, anew=True)
-
     @property
     def _lowest_score(self) -> float:
         """Of a mask that can be shown: of a target that is PRESENT already."""
@@ -339,7 +296,9 @@ class TokenTracker:
         finding = Finding.MAYBE if sightings is None else sightings.compare(place, target.slot, self._lowest_score)
         why = ""
         if finding is Finding.MAYBE and sightings is not None and not machine.live:
-            why = self._other_thing(target.slot, place, sightings, stamp_ns)
+            why = sightings.unlike(place, target.slot) or identities.misplaced(
+                target.slot, sightings.new.get(place), stamp_ns, self._policy.place_ns
+            )
             finding = Finding.OTHER if why else Finding.MAYBE
         if finding is Finding.MAYBE:
             identities.trust(target.slot)
