@@ -29,7 +29,6 @@ from .recorder import BagFile
 from .records import Given, Run, timetable
 from .source import Source
 
-ROOT = Path(__file__).resolve().parents[2]
 GAVE_UP = ("configure failed", "activate failed")  # the node's own words; it stays alive then
 STOP_S = 20.0
 OURS = ("autostart", "use_sim_time", "image_transport", "cameras")  # set by the replay itself
@@ -153,7 +152,7 @@ def _run(options: Options, source: Source, given: tuple[Given, ...], logs: Path,
         dds.use_profile("shm")
         environment = child_environment(logs / "ros") | {"ROS_DOMAIN_ID": str(domain)}
         command = [*options.node_command, *node_arguments(options, source)]
-        with Child("node", command, logs / "node.log", environment, ROOT) as node, BagFile(options.out) as file:
+        with Child("node", command, logs / "node.log", environment, Path.cwd()) as node, BagFile(options.out) as file:
 
             def watch() -> None:
                 if node.exit_code is not None:

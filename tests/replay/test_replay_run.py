@@ -136,12 +136,13 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_node_that_ends_is_named_with_its_log(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     bag = write(tmp_path / "bag", camera("/cam", 2))
-    command = shlex.join([sys.executable, "-c", "print('out of order'); raise SystemExit(3)"])
+    script = "import os; print('out of order in', os.getcwd()); raise SystemExit(3)"
+    command = shlex.join([sys.executable, "-c", script])
     arguments = [str(bag), "--out", str(tmp_path / "out"), "--logs", str(tmp_path / "logs"), "--node-command", command]
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert "node ended with exit code 3; its log is" in told
-    assert "out of order" in told
+    assert f"out of order in {Path.cwd()}" in told, "relative paths of the user's stay what they are"
     assert not (tmp_path / "out").exists()
 
 
