@@ -6,7 +6,6 @@ python -m instructseg_node.interface_page > docs/interface.md
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 
 from .interface import ACTIONS, INPUTS, OUTPUTS, SERVICES, Call, Topic
@@ -100,8 +99,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as a cell shows it: no column breaks, and <camera> is no HTML."""
-    return re.sub(r"(?<!`)(<\w+>[\w/.]*)", r"`\1`", text.replace("|", "\\|"))
+    """Text as a cell shows it: no column breaks, and no HTML outside of code."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "\\<") for part in parts[::2]]
+    return "`".join(parts)
 
 
 if __name__ == "__main__":
