@@ -20,6 +20,7 @@ class RosRunner:
         self.executor = SingleThreadedExecutor(context=self.context)
         self._nodes: list[Node] = []
         self._error: BaseException | None = None
+        self._stopping = False
         self._thread = threading.Thread(target=self._spin, name="test executor", daemon=True)
         self._thread.start()
 
@@ -42,9 +43,12 @@ class RosRunner:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """End the spinning: entities may only be destroyed when nothing spins them any more."""
-        self.executor.shutdown(timeout_sec=5)
+        """End the spinning: entities may only be destroyed when nothing spins them any more. That holds for the
+        executor's own guard conditions, too, which its shutdown takes away from a thread that is about to wait."""
+        self._stopping = True
+        self.executor.create_task(lambda: None)  # work, so that the thread looks up
         self._thread.join(timeout=5)
+        self.executor.shutdown(timeout_sec=5)
 
     def close(self) -> None:
         self.stop()
@@ -61,7 +65,8 @@ class RosRunner:
 
     def _spin(self) -> None:
         try:
-            self.executor.spin()
+            while self.context.ok() and not self._stopping:
+                self.executor.spin_once()
         except ExternalShutdownException:
             pass
         except BaseException as error:  # from a callback; the thread that waits for its effect must hear of it
