@@ -21,8 +21,10 @@ from instructseg.core import (
     Grounding,
     Instruction,
     InstructSegError,
+    State,
     TargetMask,
 )
+from instructseg.streaming import EngineConfig, StreamingEngine
 from instructseg.tracking.agreement import VISIBLE, HybridRule
 from instructseg.tracking.following import FollowingSegmenter
 from instructseg.tracking.memory import TrackedMask
@@ -292,3 +294,40 @@ def test_two_trackers_are_one_too_many() -> None:
         FollowingSegmenter(segmenter, tracker)
     with pytest.raises(BadInput, match="anchor_period_s must be 0 or more seconds; got nan"):
         make(anchor_period_s=math.nan)
+
+
+# Beside a twin
+
+
+class Jumper(FakeTracker):
+    """From its fourth frame to its seventh it is sure of a place 40 columns to the right: another thing like it."""
+
+    def step(self, features: int, memories: list[FakeMemory]) -> tuple[list[TrackedMask], list[FakeMemory]]:
+        self.drift = 40 if 4 <= features <= 7 else 0
+        return super().step(features, memories)
+
+
+def test_a_memory_that_goes_over_to_a_twin_is_neither_shown_nor_kept() -> None:
+    segmenter, _, _ = make(tracker=Jumper())
+    engine = StreamingEngine(segmenter, EngineConfig(ground_on_loss=False))
+    engine.add_instruction(Instruction("a", "red"))
+    shown = [engine.process(frame(number, "red")).targets[0] for number in range(1, 11)]
+    present = [number for number, target in enumerate(shown, 1) if target.state is State.PRESENT]
+    assert present == [1, 2, 3, 8, 9, 10]
+    assert {target.reason for target in shown[3:7]} == {
+        "not visible: what looks like it is too far from where it was last seen"
+    }
+    assert len({target.mask.tobytes() for target in shown if target.mask is not None}) == 1
+    assert {target.instance_id for target in shown if target.mask is not None} == {1}
+
+
+def test_looks_and_resolution_are_the_recipes() -> None:
+    segmenter, recipe, _ = make()
+    assert segmenter.resolution_scale is None
+    token = begin(segmenter, frame(1, "red"))
+    assert segmenter.likeness(token, token) is None
+    recipe.likeness = lambda old, new: 0.25 if old is new is token.own else 1.0
+    recipe.resolution_scale, recipe.reduced_scale = 1.0, 0.6
+    assert segmenter.likeness(token, token) == 0.25
+    segmenter.resolution_scale = segmenter.reduced_scale
+    assert recipe.resolution_scale == 0.6
