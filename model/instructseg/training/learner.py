@@ -34,6 +34,11 @@ class LoraSettings:
     alpha: float | None = None
     dropout: float | None = None
 
+    def filled(self, rank: int, alpha: float, dropout: float) -> LoraSettings:
+        """With the published values where nothing else was asked for."""
+        own = (self.rank, rank), (self.alpha, alpha), (self.dropout, dropout)
+        return LoraSettings(*(published if asked is None else asked for asked, published in own))
+
 
 @dataclasses.dataclass(frozen=True)
 class Published:

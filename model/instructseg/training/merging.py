@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checkpoints import LoadReport
 from ..core import BadInput
 
 TOKENIZER_FILES = (
@@ -39,6 +40,12 @@ def merged_state(module: nn.Module) -> dict[str, torch.Tensor]:
             tensor = (tensor.float() + updates[plain]).to(tensor.dtype)
         state[plain] = tensor
     return state
+
+
+def under_published_names(state: Mapping[str, torch.Tensor], report: LoadReport) -> dict[str, torch.Tensor]:
+    """A whole state dict under the names of the checkpoint it was loaded from."""
+    keys = {name: report.converted.get(name, name) for name in report.loaded}
+    return {keys[name]: tensor for name, tensor in state.items()}
 
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], base: Path) -> None:

@@ -135,6 +135,18 @@ def split_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, 
     }
 
 
+def fuse_thirds(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The reverse of :class:`SplitThirds`: query, key and value in one tensor each, as published."""
+    whole, thirds = {}, {}
+    for name, tensor in tensors.items():
+        fused = _fused_name(name)
+        if fused is None:
+            whole[name] = tensor
+        else:
+            thirds.setdefault(fused[0], {})[fused[1]] = tensor
+    return whole | {name: torch.cat([parts[i] for i in range(len(_THIRDS))]) for name, parts in thirds.items()}
+
+
 def ignored_keys(sizes: InstructSegSizes) -> tuple[Ignored, ...]:
     """Published keys that have no place in the network of these sizes, and why."""
     tower = r"model\.vision_tower\.vision_model\."
@@ -181,6 +193,15 @@ def load_model(
         model = InstructSegModel(sizes)
     report = load_parts(model, SplitThirds(tensors), PARTS, ignored_keys(sizes))
     return model.eval(), report
+
+
+def _fused_name(name: str) -> tuple[str, int] | None:
+    """The published name that a split one is a third of, and which; None for all others."""
+    for i, third in enumerate(_THIRDS):
+        for joined in (name.replace(f".{third}.", ".qkv."), name.replace(f".{third}.", ".in_proj_")):
+            if joined != name and (name, i) in _split_names(joined):
+                return joined, i
+    return None
 
 
 def _split_names(name: str) -> list[tuple[str, int | None]]:

@@ -35,8 +35,8 @@ _REVERSED = 0.3
 class TrainingBatch:
     """B samples. pixels ``(B, 3, S, S)`` of Swin; frames: per sample ``(1 + R, 3, s, s)`` of SigLIP, the key frame
     first; input_ids, labels, attention_mask ``(B, T)``, right-padded, labels -100 there; instructions: per sample
-    ``(W,)`` ids; masks: per sample ``(G, S, S)`` of 0 and 1, padded like the pixels. with_text: a batch of reasoning on
-    images, where words are learned as well."""
+    ``(W,)`` ids; masks: per sample ``(G, S, S)`` of 0 and 1, padded like the pixels. with_text: whether words are
+    learned as well, as from reasoning on images; other samples in such a batch must have no label left."""
 
     pixels: torch.Tensor
     frames: Sequence[torch.Tensor]
@@ -60,9 +60,11 @@ class TrainingLosses:
         return self.masks.total if self.text is None else self.masks.total + self.text
 
 
-def prepare_training(model: InstructSegModel) -> tuple[str, ...]:
+def prepare_training(
+    model: InstructSegModel, rank: int = LORA_RANK, alpha: float = LORA_ALPHA, dropout: float = LORA_DROPOUT
+) -> tuple[str, ...]:
     """Put LoRA on the language model (in place), freeze what was not trained, and name what trains."""
-    add_lora(model, _ADAPTED, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    add_lora(model, _ADAPTED, rank, alpha, dropout)
     return train_only(model, lambda name: name.startswith(_TRAINED_LANGUAGE) or not name.startswith(_FROZEN))
 
 

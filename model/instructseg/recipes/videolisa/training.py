@@ -18,6 +18,7 @@ from ...training.mask_losses import batch_mask_losses, text_loss
 from .modeling import VideoLISA, seg_positions
 
 TEXT_WEIGHT, BCE_WEIGHT, DICE_WEIGHT = 1.0, 2.0, 0.5
+LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 8, 16, 0.05
 LORA_LAYERS = r"model\.layers\.\d+\.self_attn\.qkv_proj"
 TRAINED = ("llm.lm_head.", "llm.model.embed_tokens.", "sam.sam.mask_decoder.", "text_hidden_fcs.")
 
@@ -75,7 +76,9 @@ def training_losses(model: VideoLISA, tower: ClipPatches, batch: TrainingBatch, 
     return Losses(text + bce + dice, text, bce, dice, tuple(low_res), logits)
 
 
-def prepare_training(model: VideoLISA, rank: int = 8, alpha: int = 16, dropout: float = 0.05) -> list[str]:
+def prepare_training(
+    model: VideoLISA, rank: int = LORA_RANK, alpha: float = LORA_ALPHA, dropout: float = LORA_DROPOUT
+) -> list[str]:
     """Put LoRA on the language model in place and set ``requires_grad`` everywhere; the names of what is trained.
 
     Needs the package peft. Raises BadInput for a rank below 1.

@@ -21,7 +21,7 @@ LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 8, 16, 0.05
 LORA_LAYERS = r"model\.layers\.\d+\.self_attn\.[qv]_proj"
 FULLY_TRAINED = ("llm.model.embed_tokens.", "llm.lm_head.", "text_hidden_fcs.", "sam.sam.mask_decoder.")
 BCE_WEIGHT, DICE_WEIGHT = 2.0, 0.5
-LEARNING_RATE, WARM_UP, STEPS = 3e-4, 100, 15_000  # AdamW, betas 0.9 and 0.95, no weight decay, gradients cut at 1
+LEARNING_RATE, WARM_UP, STEPS = 3e-4, 100, 15_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,13 +59,15 @@ class VisaLosses:
         return self.text + self.mask
 
 
-def prepare_training(model: VisaModel) -> tuple[str, ...]:
+def prepare_training(
+    model: VisaModel, rank: int = LORA_RANK, alpha: float = LORA_ALPHA, dropout: float = LORA_DROPOUT
+) -> tuple[str, ...]:
     """Add LoRA and switch gradients on for exactly what is learned; the names of these parameters.
 
     Needs the package peft (extra ``train``). The weights that LoRA wraps get ``base_layer`` in their names; a saved
     state dict of it is read again like any training dump.
     """
-    add_lora(model.llm, LORA_LAYERS, LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
+    add_lora(model.llm, LORA_LAYERS, rank, alpha, dropout)
     return train_only(model, lambda name: name.startswith(FULLY_TRAINED))
 
 
