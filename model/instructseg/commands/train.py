@@ -89,7 +89,9 @@ def finetune(arguments: argparse.Namespace) -> int:
         print(f"stopped with a saved state; go on with --resume and --out {arguments.out}")
         return 130
     print(f"checkpoint: {checkpoint}")
-    print(f"next: instructseg segment --recipe {config.recipe} --checkpoint {checkpoint} IMAGE 'WHAT TO SEGMENT'")
+    # GSVA's base lies in the checkpoint now; other options are needed as before.
+    options = "".join(f" --option {key}={value}" for key, value in config.options.items() if key != "base")
+    print(f"next: instructseg segment --recipe {config.recipe} --checkpoint {checkpoint}{options} IMAGE 'WHAT TO SEGMENT'")
     return 0
 
 
