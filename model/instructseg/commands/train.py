@@ -91,7 +91,7 @@ def finetune(arguments: argparse.Namespace) -> int:
     print(f"checkpoint: {checkpoint}")
     # GSVA's base lies in the checkpoint now; other options are needed as before.
     options = "".join(f" --option {key}={value}" for key, value in config.options.items() if key != "base")
-    print(f"next: instructseg segment --recipe {config.recipe} --checkpoint {checkpoint}{options} IMAGE 'WHAT TO SEGMENT'")
+    print(f"next: instructseg segment --recipe {config.recipe} --checkpoint {checkpoint}{options} IMAGE 'WHAT TO FIND'")
     return 0
 
 
