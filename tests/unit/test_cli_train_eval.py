@@ -144,7 +144,7 @@ def test_the_worst_come_first_and_right_answers_not_at_all() -> None:
         (["tabletop", "--width", "5"], "--width"),
         (["tabletop", "--split", "train"], "--split"),
         (["refcoco"], "refcoco"),
-        ([], "benchmark"),
+        ([], "BENCHMARK"),
     ],
 )
 def test_eval_refuses_what_it_does_not_know(capsys, words: list[str], what: str) -> None:

@@ -19,6 +19,7 @@ from ..evaluation import tabletop_stream
 from ..evaluation.tabletop import SlotRecord, evaluate_tabletop, format_table, summarise
 from ..evaluation.timed_segmenter import Charges
 from ..training.bank import CLIP_TIMES, KEY, episode_sampler
+from . import evaluate_benchmark
 from .failure_pictures import save_failures
 from .options import add_model_options, load_segmenter, positive_number, whole_number
 
@@ -31,8 +32,15 @@ QUESTIONS, STREAM_QUESTIONS = 8, 1  # of each scene by default
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("eval", help="figures on generated scenes", description=DESCRIPTION)
-    parser.add_argument("benchmark", choices=["tabletop"], help="what to evaluate on")
+    words = "figures on generated scenes and on the field's benchmarks"
+    every = subparsers.add_parser("eval", help=words, description=words)
+    chosen = every.add_subparsers(title="benchmarks", dest="benchmark", metavar="BENCHMARK", required=True)
+    _add_tabletop(chosen)
+    evaluate_benchmark.add_parsers(chosen)
+
+
+def _add_tabletop(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("tabletop", help="generated scenes with exact answers", description=DESCRIPTION)
     parser.add_argument("--split", choices=["held_out", "val"], default="held_out", help="default: %(default)s")
     parser.add_argument(
         "--source", choices=["tabletop", "flat"], default="tabletop",
