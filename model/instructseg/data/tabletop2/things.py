@@ -44,7 +44,9 @@ HELD_OUT_CAMERA_PATHS = ("orbit", "dolly", "shake")
 CLUTTER, HELD_OUT_CLUTTER = (0, 3), (5, 8)  # fewest and most things without a name
 
 AXES = ("pairs", "relations", "textures", "cameras", "clutter", "phrasing")
-# Which axes a split takes from what training never sees; each alone, and all of them at once.
+# Which axes a split takes from what training never sees; each alone, and all of them at once. The instructions of the
+# split "written" are those of written.yaml.
 SPLITS: dict[str, frozenset[str]] = {
     "train": frozenset(), "val": frozenset(), **{axis: frozenset({axis}) for axis in AXES}, "held_out": frozenset(AXES),
+    "written": frozenset(),
 }  # fmt: skip
