@@ -15,6 +15,8 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SAM_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 SAM_STD = np.array([58.395, 57.12, 57.375], np.float32)
+# (3, 256): the normalised value of every grey level by channel; looking up is a third quicker than computing.
+_SAM_VALUES = ((np.arange(256, dtype=np.float32)[:, None] - SAM_MEAN) / SAM_STD).T.copy()
 
 
 def clip_pixels(image: np.ndarray, size: int) -> torch.Tensor:
@@ -53,9 +55,10 @@ def sam_pixels(image: np.ndarray, size: int) -> tuple[torch.Tensor, tuple[int, i
             f"longer side becomes {size}; cut it"
         )
     resized = np.asarray(Image.fromarray(image).resize(resized_hw[::-1], Image.Resampling.BILINEAR))
-    pixels = np.zeros((size, size, 3), np.float32)
-    pixels[: resized_hw[0], : resized_hw[1]] = (resized.astype(np.float32) - SAM_MEAN) / SAM_STD
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), resized_hw
+    pixels = np.zeros((3, size, size), np.float32)
+    for channel, values in enumerate(_SAM_VALUES):
+        pixels[channel, : resized_hw[0], : resized_hw[1]] = values[resized[..., channel]]
+    return torch.from_numpy(pixels), resized_hw
 
 
 def _check(image: np.ndarray) -> None:
