@@ -69,7 +69,8 @@ class Inputs:
             self._subscribe(kind, settings.image_topic(camera), partial(self._on_image, camera, convert), images)
             if settings.publish_3d:
                 depth, info = partial(self._on_depth, camera), partial(self._on_info, camera)
-                self._subscribe(Image, settings.depth_topic(camera), depth, profile(INPUT["depth"], queue))
+                depth_kind = Image if settings.depth_transport == "raw" else CompressedImage
+                self._subscribe(depth_kind, settings.depth_topic(camera), depth, profile(INPUT["depth"], queue))
                 self._subscribe(
                     CameraInfo, settings.camera_info_topic(camera), info, profile(INPUT["camera_info"], queue)
                 )
@@ -120,7 +121,7 @@ class Inputs:
         except BadInput as error:
             self._refuse("image", error, f"camera '{camera}': ")
 
-    def _on_depth(self, camera: str, message: Image) -> None:
+    def _on_depth(self, camera: str, message: Image | CompressedImage) -> None:
         try:
             self._spatial.take_depth(camera, message)
         except BadInput as error:

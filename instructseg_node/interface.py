@@ -55,12 +55,21 @@ INPUTS: tuple[Topic, ...] = (
     ),
     Topic(
         "camera_info", "sensor_msgs/msg/CameraInfo", "intrinsics, for the 3-D outputs; with cameras: <camera>/...",
-        depth=5, reliable=False,
+        depth=5, reliable=False, needs="publish_3d",
     ),
     Topic(
         "depth", "sensor_msgs/msg/Image", "32FC1 metres (NaN invalid) or 16UC1 millimetres (0 invalid), for the 3-D "
         "outputs; with cameras: <camera>/depth",
-        depth=5, reliable=False,
+        depth=5, reliable=False, needs="publish_3d, depth_transport raw",
+    ),
+    Topic(
+        "depth/compressed", "sensor_msgs/msg/CompressedImage", "16UC1 millimetres as a PNG file",
+        depth=5, reliable=False, needs="publish_3d, depth_transport compressed",
+    ),
+    Topic(
+        "depth/compressedDepth", "sensor_msgs/msg/CompressedImage", "image_transport's compressedDepth with PNG, "
+        "16UC1 or 32FC1",
+        depth=5, reliable=False, needs="publish_3d, depth_transport compressedDepth",
     ),
     Topic(
         "command", "std_msgs/msg/String", "plain language; replaces or joins the instructions there are (parameter "

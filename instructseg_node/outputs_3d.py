@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
@@ -30,7 +30,7 @@ from .parameters import Settings
 from .qos import profile
 from .spatial import messages, vision
 from .spatial.camera_model import CameraModel
-from .spatial.depth import DepthImage
+from .spatial.compressed_depth import read_depth
 from .spatial.located import Scene, present
 from .spatial.pairing import Pair, Pairing
 
@@ -106,9 +106,9 @@ class Outputs3D:
 
     # Input
 
-    def take_depth(self, camera: str, message: Image) -> None:
-        """Raises BadImage for a depth image that cannot be one."""
-        depth = DepthImage(message)
+    def take_depth(self, camera: str, message: Image | CompressedImage) -> None:
+        """message: of the type that parameter depth_transport asks for. Raises BadImage where it holds no depth."""
+        depth = read_depth(message, self._settings().depth_transport)
         if self._listened():
             self._offer(camera, lambda pairing: pairing.add_depth(stamp_ns(message.header.stamp), depth))
 

@@ -21,6 +21,8 @@ from instructseg.registry import TRACKERS
 from instructseg.rendering.overlay import STYLES, OverlayStyle
 from instructseg.streaming import EngineConfig
 
+from .spatial.compressed_depth import RAW, TRANSPORTS
+
 # When a value is taken up, and the lifecycle states in which it can therefore be changed.
 START, CONFIGURE, ACTIVATE, LIVE = "at start", "at configure", "at activate", "at once"
 _OPEN_IN = {
@@ -79,6 +81,10 @@ class Settings:
     image_transport: str = _entry(
         "raw", ACTIVATE, "raw: Image on image; compressed: CompressedImage on image/compressed",
         allowed=("raw", "compressed"),
+    )  # fmt: skip
+    depth_transport: str = _entry(
+        RAW, ACTIVATE, "raw: Image on depth; compressed: PNG on depth/compressed; compressedDepth: image_transport's "
+        "on depth/compressedDepth", allowed=TRANSPORTS,
     )  # fmt: skip
     command_mode: str = _entry(
         "replace", LIVE, "what a new command does with the instructions there are", allowed=("replace", "add")
@@ -209,7 +215,8 @@ class Settings:
         return topic + "/compressed" if self.image_transport == "compressed" else topic
 
     def depth_topic(self, camera: str) -> str:
-        return f"{camera}/depth" if self.cameras else "depth"
+        topic = f"{camera}/depth" if self.cameras else "depth"
+        return topic if self.depth_transport == RAW else f"{topic}/{self.depth_transport}"
 
     def camera_info_topic(self, camera: str) -> str:
         return f"{camera}/camera_info" if self.cameras else "camera_info"

@@ -19,7 +19,7 @@ from launch_ros.actions import Node
 PACKAGE = "instructseg_node"
 SHARE = Path(get_package_share_directory(PACKAGE))
 # Topics of the recording; the node has to listen to them before the first message is played.
-IMAGE, CAMERA_INFO, COMMAND = "/camera/image", "/camera/camera_info", "/command"
+IMAGE, DEPTH, CAMERA_INFO, COMMAND = "/camera/image", "/camera/depth", "/camera/camera_info", "/command"
 CLOCK_HZ = "100"  # the node measures the age of its masks on the recording's clock
 
 
@@ -37,7 +37,9 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(SHARE / "launch" / "instructseg.launch.py")),
         launch_arguments={
             "image_transport": "compressed",
+            "depth_transport": "compressed",
             "image": IMAGE,
+            "depth": DEPTH,
             "camera_info": CAMERA_INFO,
             "command": COMMAND,
             "use_sim_time": "true",

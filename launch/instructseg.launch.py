@@ -33,6 +33,7 @@ from lifecycle_msgs.msg import Transition
 
 from instructseg.registry import DTYPES, RECIPES, TRACKERS
 from instructseg_node import dds
+from instructseg_node.spatial.compressed_depth import TRANSPORTS
 
 PACKAGE = "instructseg_node"
 CONFIG = Path(get_package_share_directory(PACKAGE)) / "config"
@@ -46,6 +47,7 @@ OVERRIDES = {
     "tracker": "what carries masks from frame to frame",
     "tracker_checkpoint": "SAM 2 weights for tracker memory and hybrid",
     "image_transport": "raw: Image on the topic; compressed: CompressedImage on its /compressed",
+    "depth_transport": "raw: Image on the topic; compressed, compressedDepth: CompressedImage on the topic below it",
     "command_mode": "what a new command does with the instructions there are",
 }
 LISTS = ("recipe_options",)
@@ -54,6 +56,7 @@ CHOICES = {
     "dtype": [name for name in DTYPES if name != "auto"],
     "tracker": list(TRACKERS),
     "image_transport": ["raw", "compressed"],
+    "depth_transport": list(TRANSPORTS),
     "command_mode": ["replace", "add"],
 }
 CAMERA_TOPICS = {
@@ -61,6 +64,7 @@ CAMERA_TOPICS = {
     "depth": "topic of the depth images",
     "camera_info": "topic of the calibration",
 }
+PACKED = {"image": ("compressed",), "depth": tuple(name for name in TRANSPORTS if name != "raw")}
 TRUE_FALSE = ["true", "false"]
 
 
@@ -167,10 +171,10 @@ def camera_remaps(given: Mapping[str, str], cameras: list[str], everything: Mapp
 
 
 def with_compressed(name: str, topic: str) -> list[tuple[str, str]]:
-    """A remap of an image topic, and the same for what its driver publishes beside it."""
-    topic = topic.removesuffix("/compressed")
-    compressed = [(f"{name}/compressed", f"{topic}/compressed")] if name.rpartition("/")[2] == "image" else []
-    return [(name, topic), *compressed]
+    """A remap of an image topic, and the same for the packed forms of it that its driver publishes below it."""
+    forms = PACKED.get(name.rpartition("/")[2], ())
+    topic = next((topic.removesuffix(f"/{form}") for form in forms if topic.endswith(f"/{form}")), topic)
+    return [(name, topic), *((f"{name}/{form}", f"{topic}/{form}") for form in forms)]
 
 
 def dds_actions(profile: str) -> list[LaunchDescriptionEntity]:

@@ -17,6 +17,7 @@ from instructseg.core import BadInput
 
 from .. import dds
 from ..parameters import TABLE
+from ..spatial.compressed_depth import RAW
 from . import commands as command_file
 from .arguments import Options
 from .commands import Command
@@ -31,7 +32,7 @@ from .source import Source
 
 GAVE_UP = ("configure failed", "activate failed")  # the node's own words; it stays alive then
 STOP_S = 20.0
-OURS = ("autostart", "use_sim_time", "image_transport", "cameras")  # set by the replay itself
+OURS = ("autostart", "use_sim_time", "image_transport", "depth_transport", "cameras")  # set by the replay itself
 OURS_EVERY = ("frame_policy", "stale_after")
 
 
@@ -122,6 +123,7 @@ def node_arguments(options: Options, source: Source) -> list[str]:
     values = {name: _yaml_value(name, value) for name, value in options.parameters.items()}
     values |= {"autostart": "true", "use_sim_time": "true"}
     values["image_transport"] = "compressed" if source.compressed else "raw"
+    values["depth_transport"] = source.depth_transport
     values["cameras"] = (
         "[" + ", ".join(repr(name) for name in (options.images if "" not in options.images else ())) + "]"
     )
@@ -137,7 +139,8 @@ def node_arguments(options: Options, source: Source) -> list[str]:
 
 def _remaps(options: Options, source: Source) -> list[str]:
     """The node's names of what it listens to, to those of the bag."""
-    own = {"image": "image/compressed" if source.compressed else "image", "depth": "depth", "info": "camera_info"}
+    depth = "depth" if source.depth_transport == RAW else f"depth/{source.depth_transport}"
+    own = {"image": "image/compressed" if source.compressed else "image", "depth": depth, "info": "camera_info"}
     remaps = []
     for topic in source.topics:
         name = f"{topic.camera}/{own[topic.role]}" if options.images and "" not in options.images else own[topic.role]

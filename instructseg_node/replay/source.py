@@ -11,6 +11,8 @@ from rosbags.interfaces import Connection
 from instructseg.core import BadInput
 
 from ..conversions import stamp_ns
+from ..spatial.compressed_depth import COMPRESSED as PNG_DEPTH
+from ..spatial.compressed_depth import COMPRESSED_DEPTH, RAW
 from .arguments import Options
 from .bags import COMPRESSED, IMAGE, INFO, STRING, Decoder, open_bag, read
 from .commands import Command
@@ -22,12 +24,13 @@ COLOURED = ("rgb", "bgr", "bayer", "yuv", "8UC3", "8UC4", "jpeg", "jpg", "nv12",
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-    """One topic that is played. role: image, depth or info. camera: its name in the node."""
+    """One topic that is played. role: image, depth or info. camera: its name in the node. transport: of depth."""
 
     name: str
     kind: str
     camera: str
     role: str
+    transport: str = RAW
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Source:
     @property
     def compressed(self) -> bool:
         return next(iter(self.images.values())).kind == COMPRESSED
+
+    @property
+    def depth_transport(self) -> str:
+        """Of all depth images, as the node's parameter of that name."""
+        return next((topic.transport for topic in self.topics if topic.role == "depth"), RAW)
 
     def seconds(self, time_ns: int) -> float:
         """A log time as seconds after the first image."""
@@ -144,7 +152,8 @@ def _choose(reader: Any, decoder: Decoder, options: Options) -> tuple[Topic, ...
         depth = options.depths.get(name) or _beside(reader, decoder, topic, len(images), "depth")
         info = options.infos.get(name) or _beside(reader, decoder, topic, len(images), "info")
         if depth:
-            topics.append(Topic(depth, _kind(reader, depth, (IMAGE,), "--depth"), camera, "depth"))
+            kind = _kind(reader, depth, (IMAGE, COMPRESSED), "--depth")
+            topics.append(Topic(depth, kind, camera, "depth", _transport(reader, decoder, depth, kind)))
         if info:
             topics.append(Topic(info, _kind(reader, info, (INFO,), "--info"), camera, "info"))
     names = [topic.name for topic in topics]
@@ -153,6 +162,8 @@ def _choose(reader: Any, decoder: Decoder, options: Options) -> tuple[Topic, ...
         raise BadInput(f"{twice} is named twice; every topic can play one part for one camera")
     if len({topic.kind for topic in topics if topic.role == "image"}) > 1:
         raise BadInput("some cameras are raw and some compressed: the node takes one kind; choose topics of one kind")
+    if len({topic.transport for topic in topics if topic.role == "depth"}) > 1:
+        raise BadInput("depth images are packed in different ways: the node takes one; choose with --depth")
     return tuple(topics)
 
 
@@ -206,11 +217,33 @@ def _kind(reader: Any, topic: str, allowed: tuple[str, ...], what: str) -> str:
 
 def _beside(reader: Any, decoder: Decoder, image: str, cameras: int, role: str) -> str:
     """The calibration or the depth that lies beside an image topic, or is the only one for the only camera; else ""."""
-    folder = image.removesuffix("/compressed").rpartition("/")[0]
     found = [c for c in reader.connections if c.msgtype == (INFO if role == "info" else IMAGE) and c.msgcount]
     if role == "depth":
-        found = [c for c in found if _encoding(reader, decoder, c).startswith(DEPTHS) and "depth" in c.topic]
-    near = [c.topic for c in found if c.topic.rpartition("/")[0] == folder]
+        packed = [c for c in reader.connections if c.msgtype == COMPRESSED and c.msgcount]
+        found = _depths(reader, decoder, found) or _depths(reader, decoder, packed)
+    names = list({_unpacked(c.topic): c.topic for c in sorted(found, key=lambda c: c.topic, reverse=True)}.values())
+    near = [name for name in names if _folder(name) == _folder(image)]
     if len(near) == 1:
         return near[0]
-    return found[0].topic if len(found) == 1 and cameras == 1 and not near else ""
+    return names[0] if len(names) == 1 and cameras == 1 and not near else ""
+
+
+def _depths(reader: Any, decoder: Decoder, connections: list[Connection]) -> list[Connection]:
+    return [c for c in connections if "depth" in c.topic and _encoding(reader, decoder, c).startswith(DEPTHS)]
+
+
+def _transport(reader: Any, decoder: Decoder, topic: str, kind: str) -> str:
+    """What the node's parameter depth_transport has to be for this topic; the format of its messages decides."""
+    if kind == IMAGE:
+        return RAW
+    connection = next(c for c in reader.connections if c.topic == topic)
+    return COMPRESSED_DEPTH if "compresseddepth" in _encoding(reader, decoder, connection).lower() else PNG_DEPTH
+
+
+def _folder(topic: str) -> str:
+    return _unpacked(topic).rpartition("/")[0]
+
+
+def _unpacked(topic: str) -> str:
+    """The name of the images themselves, of which this topic may be a packed form."""
+    return topic.removesuffix("/compressedDepth").removesuffix("/compressed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -13,9 +14,49 @@ from ..conversions import MAX_PIXELS, BadImage
 ENCODINGS: dict[str, tuple[type, float]] = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
 
 
+class Depth(abc.ABC):
+    """A depth image whose fields have been checked; the pixels are read when somebody wants them."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+
+    @property
+    @abc.abstractmethod
+    def encoding(self) -> str:
+        """Of :meth:`raw`: a key of :data:`ENCODINGS`."""
+
+    @property
+    @abc.abstractmethod
+    def frame_id(self) -> str:
+        """The optical frame that the depth is given in."""
+
+    @abc.abstractmethod
+    def raw(self) -> np.ndarray:
+        """``(H, W)`` in the unit of the encoding, native byte order: float32 or uint16."""
+
+    def metres(self) -> np.ndarray:
+        """``(H, W)`` float32 distances along the optical axis in metres; NaN where invalid (NaN, inf, 0 or less)."""
+        raw = self.raw()
+        metres = raw.astype(np.float32) * np.float32(ENCODINGS[self.encoding][1])
+        metres[~(np.isfinite(metres) & (metres > 0.0))] = np.nan
+        return metres
+
+    def masked(self, keep: np.ndarray) -> np.ndarray:
+        """``(H, W)`` in the message's own unit and type, invalid (NaN, or 0 for 16UC1) outside ``keep`` ``(H, W)`` bool
+        and wherever it was invalid before."""
+        raw = self.raw()
+        if raw.dtype == np.uint16:
+            return np.where(keep, raw, np.uint16(0))
+        with np.errstate(invalid="ignore"):
+            good = keep & np.isfinite(raw) & (raw > 0.0)
+        return np.where(good, raw, np.float32(np.nan))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class DepthImage:
-    """A depth image whose fields have been checked; the pixels are read when somebody wants them.
+class DepthImage(Depth):
+    """Depth as it is.
 
     message: a ``sensor_msgs/Image`` (or anything with its fields), which must not be changed any more.
     """
@@ -69,20 +110,3 @@ class DepthImage:
         pixels = np.ascontiguousarray(data[:, : width * dtype.itemsize])  # (H, W * itemsize)
         sent = dtype.newbyteorder(">" if self.message.is_bigendian else "<")
         return pixels.view(sent).astype(dtype, copy=False)  # (H, W)
-
-    def metres(self) -> np.ndarray:
-        """``(H, W)`` float32 distances along the optical axis in metres; NaN where invalid (NaN, inf, 0 or less)."""
-        raw = self.raw()
-        metres = raw.astype(np.float32) * np.float32(ENCODINGS[self.encoding][1])
-        metres[~(np.isfinite(metres) & (metres > 0.0))] = np.nan
-        return metres
-
-    def masked(self, keep: np.ndarray) -> np.ndarray:
-        """``(H, W)`` in the message's own unit and type, invalid (NaN, or 0 for 16UC1) outside ``keep`` ``(H, W)`` bool
-        and wherever it was invalid before."""
-        raw = self.raw()
-        if raw.dtype == np.uint16:
-            return np.where(keep, raw, np.uint16(0))
-        with np.errstate(invalid="ignore"):
-            good = keep & np.isfinite(raw) & (raw > 0.0)
-        return np.where(good, raw, np.float32(np.nan))

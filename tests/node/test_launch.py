@@ -112,6 +112,15 @@ def test_the_compressed_topic_follows_the_image_topic(node_launch: ModuleType, i
     assert remappings["image/compressed"] == "/head/image_raw/compressed"
 
 
+@pytest.mark.parametrize("depth", ["/head/depth", "/head/depth/compressed", "/head/depth/compressedDepth"])
+def test_packed_depth_follows_the_depth_topic(node_launch: ModuleType, depth: str) -> None:
+    made = started(node_launch, depth=depth, depth_transport="compressedDepth")
+    names = {name: to for name, to in made["remappings"] if name.startswith("depth")}
+    assert names == {name: name.replace("depth", "/head/depth", 1) for name in names}
+    assert set(names) == {"depth", "depth/compressed", "depth/compressedDepth"}
+    assert made["parameters"][-1] == {"depth_transport": "compressedDepth"}
+
+
 def test_every_input_of_the_node_can_be_remapped(node_launch: ModuleType) -> None:
     assert {name for name, _ in started(node_launch)["remappings"]} == {topic.name for topic in INPUTS}
 
@@ -129,6 +138,8 @@ def test_several_cameras_read_what_their_drivers_publish(node_launch: ModuleType
     assert (remappings["rear/image"], remappings["rear/depth"]) == ("rear/image", "rear/depth")
     settings = Settings(cameras=("front", "wrist", "rear"))
     assert {settings.image_topic(name) for name in settings.camera_names} <= set(remappings)
+    packed = Settings(cameras=("front", "wrist", "rear"), depth_transport="compressedDepth")
+    assert {packed.depth_topic(name) for name in packed.camera_names} <= set(remappings)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +175,10 @@ def test_the_xml_variant_has_the_same_arguments(node_launch: ModuleType) -> None
         assert choices == set(python[arg.get("name")]["choices"] or ()), arg.get("name")
     group = launch.find("group")
     remaps = {remap.get("from"): remap.get("to") for remap in group.iter("remap")}
-    expected = dict(started(node_launch, image="IMAGE")["remappings"])
-    assert {name: to.replace("$(var image)", "IMAGE") for name, to in remaps.items()} == {
-        name: to if "IMAGE" in to else f"$(var {name})" for name, to in expected.items()
+    expected = dict(started(node_launch, image="IMAGE", depth="DEPTH")["remappings"])
+    named = {name: to.replace("$(var image)", "IMAGE").replace("$(var depth)", "DEPTH") for name, to in remaps.items()}
+    assert named == {
+        name: to if "IMAGE" in to or "DEPTH" in to else f"$(var {name})" for name, to in expected.items()
     }
     order = [element.get("name") for element in group.findall("set_parameter")]
     assert order == [*node_launch.OVERRIDES, "use_sim_time", "autostart"]
@@ -248,3 +260,5 @@ def test_the_demo_plays_what_was_recorded_and_the_node_listens_to_it(monkeypatch
     assert given["use_sim_time"] == "true"
     listens = {f"{given['image']}/{given['image_transport']}", given["command"]}
     assert listens == set(playback.expect) == {record.IMAGE, record.COMMAND}
+    assert f"{given['depth']}/{given['depth_transport']}" == record.DEPTH
+    assert given["camera_info"] == record.INFO

@@ -187,7 +187,8 @@ def test_what_the_node_is_started_with(tmp_path: Path) -> None:
     values = dict(a.split(":=") for a in arguments if ":=" in a)
     assert values == {
         "checkpoint": "'it''s 5'", "max_targets": "3", "autostart": "true", "use_sim_time": "true",
-        "image_transport": "raw", "cameras": "['a', 'b']", "frame_policy": "every", "stale_after": "3600.0",
+        "image_transport": "raw", "depth_transport": "raw", "cameras": "['a', 'b']",
+        "frame_policy": "every", "stale_after": "3600.0",
         "a/image": "/left/image", "b/image": "/right",
     }  # fmt: skip
     assert session.command_mode(options) == "add"
