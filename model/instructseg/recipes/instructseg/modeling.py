@@ -168,5 +168,7 @@ class InstructSegModel(nn.Module):
     ) -> tuple[SplicedPrompt, torch.Tensor]:
         """The spliced prompts, and the language model's states ``(N, L, hidden)`` after its last norm."""
         spliced = splice_prompt(input_ids, sources, self.language.embed_tokens, attention_mask, labels)
-        states = self.language(inputs_embeds=spliced.embeddings, attention_mask=spliced.attention_mask)
+        # Embeddings that train are in float32 whatever the layers are in; a norm takes one type only.
+        embeddings = spliced.embeddings.to(self.language.final_layernorm.weight.dtype)
+        states = self.language(inputs_embeds=embeddings, attention_mask=spliced.attention_mask)
         return spliced, states.last_hidden_state
