@@ -169,17 +169,17 @@ class InstructionBook:
                 entry.first_ns.pop(camera, None)
 
     def settle(self, camera: str, stamp_ns: int) -> tuple[InstructionStatus, ...]:
-        """After a frame: end what has been answered once, which is returned, or has run out of its time by the frames'
-        stamps."""
-        answered = []
+        """After a frame: end what has been answered once, or has run out of its time by the frames' stamps; how these
+        ended."""
+        ended = []
         for entry in list(self):
             first = entry.first_ns.get(camera)
             if entry.instruction.mode is Mode.ONE_SHOT and _is_answered(entry):
                 reason = f"answered: {entry.status().state.name}"
-                answered.append(self.end(entry.instruction.id, reason, Ending.ANSWERED))
+                ended.append(self.end(entry.instruction.id, reason, Ending.ANSWERED))
             elif first is not None and _is_over(entry, stamp_ns - first):
-                self.end(entry.instruction.id, _time_out(entry), Ending.TIMED_OUT)
-        return tuple(answered)
+                ended.append(self.end(entry.instruction.id, _time_out(entry), Ending.TIMED_OUT))
+        return tuple(ended)
 
     def expire(self, now_ns: int) -> None:
         """End what has run out of its time by the owner's clock, frames or no frames."""

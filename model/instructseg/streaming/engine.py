@@ -20,6 +20,7 @@ from .threads import Workers, WorkersFactory
 from .types import Ending, FrameRefused, FrameResult, GroundingResult, InstructionStatus, RejectionEvent
 
 STOP_TIMEOUT_S = 5.0
+_PUBLICATION_S = 1.0  # what a callback with a result may reasonably take
 
 
 class StreamingEngine:
@@ -61,6 +62,7 @@ class StreamingEngine:
         self._workers: Workers | None = None
         self._started_ns = clock_ns()
         self._life = threading.Lock()  # start, stop and process exclude each other
+        self._publishing = threading.RLock()  # held while a result goes out
         if segmenter.sampling.horizon_s > config.buffer_s:
             self._state.say(
                 logging.WARNING,
@@ -131,6 +133,7 @@ class StreamingEngine:
             self._state.recorder.count("drops", "reset")
         self._forget("reset")
         self._state.outbox.deliver()
+        self._wait_for_publication()
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Go by another configuration from the next step on; nothing is forgotten. A lower ``max_instructions`` ends
@@ -197,6 +200,7 @@ class StreamingEngine:
                     self._state.book.end(entry.instruction.id, "replaced", Ending.REPLACED)
             self._add(instruction)
         self._state.outbox.deliver()
+        self._wait_for_publication()
 
     def add_instruction(self, instruction: Instruction, anew: bool = False) -> None:
         """Work on this instruction too, or replace the one with its id. The very same one again only begins its
@@ -207,15 +211,18 @@ class StreamingEngine:
         with self._state.guard:
             self._add(instruction, anew)
         self._state.outbox.deliver()
+        self._wait_for_publication()
 
     def cancel(self, instruction_id: str | None = None) -> list[str]:
-        """End one instruction, or all with None; the ids of those that ended (none for an id that is not there)."""
+        """End one instruction, or all with None; the ids of those that ended (none for an id that is not there). No
+        result that is published after this shows them."""
         self._catch_up()
         with self._state.guard:
             known = [entry.instruction.id for entry in self._state.book]
             ended = [i for i in known if instruction_id in (None, i) and self._state.book.end(i, "cancelled")]
             self._state.post_events()
         self._state.outbox.deliver()
+        self._wait_for_publication()
         return ended
 
     # Supervision
@@ -299,7 +306,16 @@ class StreamingEngine:
     def _publish(self, result: FrameResult) -> None:
         if self._state.callbacks.on_result is None:
             return
-        try:
-            self._state.callbacks.on_result(result)
-        except Exception as error:  # the owner's fault must not end a thread of ours
-            self._state.fault("callback on_result", error)
+        with self._publishing:
+            with self._state.guard:
+                result = self._state.as_of_now(result)
+            try:
+                self._state.callbacks.on_result(result)
+            except Exception as error:  # the owner's fault must not end a thread of ours
+                self._state.fault("callback on_result", error)
+
+    def _wait_for_publication(self) -> None:
+        """Let a result that is going out be out; one that comes later knows of what has changed. A callback that takes
+        for ever must not hold up whoever ends an instruction."""
+        if self._publishing.acquire(timeout=_PUBLICATION_S):
+            self._publishing.release()

@@ -14,7 +14,7 @@ from ..tracking.types import TargetState
 from .camera_encoder import CameraEncoder
 from .checks import checked_frames, checked_masks
 from .state import CameraStream, StreamState
-from .types import FrameRefused, FrameResult
+from .types import Ending, FrameRefused, FrameResult
 
 _T = TypeVar("_T")
 Prompts = dict[TokenTracker, list[Prompt]]
@@ -171,11 +171,13 @@ class MaskStep:
         state, frame = self._state, look.frame
         now_ns = state.clock_ns()
         look.stream.alive_ns, look.stream.stale = now_ns, False
-        answered = state.book.settle(frame.camera, frame.stamp_ns)
+        ended = state.book.settle(frame.camera, frame.stamp_ns)
+        answered = tuple(status for status in ended if status.ending is Ending.ANSWERED)
+        last = tuple(status.instruction for status in ended)
         state.post_events()
         age_s = (now_ns - frame.stamp_ns) / 1e9
         state.recorder.frame_out(time.monotonic_ns(), age_s, look.timings)
-        return FrameResult(frame, tuple(targets), age_s, look.timings, answered)
+        return FrameResult(frame, tuple(targets), age_s, look.timings, answered, last)
 
     def _is_obsolete(self, look: Look) -> bool:
         if look.stream.buffer.epoch == look.epoch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 import threading
 import time
 from collections.abc import Callable
@@ -160,6 +161,20 @@ class StreamState:
         limit = f"max_age {self.config.max_age:g} s"
         self.say(logging.WARNING, f"degradation:{self.degradation.level}", f"ages of results ({limit}): now {doing}")
 
+    def as_of_now(self, result: FrameResult) -> FrameResult:
+        """The result without masks of what has been cancelled, replaced, reset or found STALE since it was computed."""
+        ended = {id(instruction) for instruction in result.ended}
+        trackers = {id(tracker.instruction): tracker for tracker in self.book.trackers(result.frame.camera)}
+        targets = []
+        for target in result.targets:
+            tracker = trackers.get(id(target.instruction))
+            if target.mask is None or id(target.instruction) in ended:
+                targets.append(target)
+            elif tracker is not None:
+                targets += filter(None, [tracker.as_of_now(target)])
+        same = len(targets) == len(result.targets) and all(map(operator.is_, targets, result.targets))
+        return result if same else dataclasses.replace(result, targets=tuple(targets))
+
     def restore(self) -> None:
         """Begin anew with everything."""
         self.degradation.reset()
@@ -171,8 +186,10 @@ class StreamState:
             for tracker in entry.trackers.values():
                 for event in tracker.take_events():
                     self.outbox.add("on_rejection", self.callbacks.on_rejection, event)
-        statuses = self.book.statuses() + self.book.take_ended()
-        if _signature(statuses) != _signature(self._reported):
+        ended = self.book.take_ended()
+        statuses = self.book.statuses() + ended
+        # Every ending is told, also one that looks like the one before.
+        if ended or _signature(statuses) != _signature(self._reported):
             self._reported = statuses
             self.outbox.add("on_instructions", self.callbacks.on_instructions, statuses)
 

@@ -42,7 +42,8 @@ class FrameResult:
 
     age_s: clock minus the frame's stamp just before publication. timings: seconds by step ("encode_s", its share where
     frames of several cameras were encoded together, "segment_s", and "ground_s" when the frame was grounded inline).
-    answered: the ONE_SHOT instructions that this frame answered, as they ended.
+    answered: the ONE_SHOT instructions that this frame answered, as they ended. ended: every instruction that ended
+    with this frame, which is the last that shows it.
     """
 
     frame: Frame
@@ -50,6 +51,7 @@ class FrameResult:
     age_s: float
     timings: dict[str, float]
     answered: tuple[InstructionStatus, ...] = ()
+    ended: tuple[Instruction, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

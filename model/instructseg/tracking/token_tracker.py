@@ -240,6 +240,13 @@ class TokenTracker:
             target.machine.stale(reason, stamp_ns)
         self._collect()
 
+    def as_of_now(self, shown: TargetState) -> TargetState | None:
+        """What was described as PRESENT a moment ago: the same, or its new state without a mask; None: it is gone."""
+        for target in self.targets:
+            if self._identities.of(target.slot) == shown.instance_id:
+                return shown if target.machine.state is State.PRESENT else self._describe(target, None)
+        return None
+
     def resumed(self, gap_ns: int, stamp_ns: int) -> None:
         """A frame came, ``gap_ns`` after the one before."""
         for target in self.targets:
