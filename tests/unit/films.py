@@ -19,6 +19,7 @@ class Film(Footage):
 
     def __init__(self, name: str, count: int = 9, sizes: Mapping[int, Size] | None = None) -> None:
         self.video, self.sizes = draw_video(name, count), sizes or {}
+        self.video.images[..., 2] = 8 * np.arange(count)[:, None, None]  # no two frames are alike
         self.name, self.frames = name, self.video.frames
 
     def read(self, index: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from ...data.samples import Kind, Sample
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
 from ...training.adapters import hold_in_float32, mark_of
+from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.image_samples import Picture, has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.merging import merged_state, write_checkpoint
@@ -50,7 +51,6 @@ PUBLISHED = Published(3e-4, (0.9, 0.95), 0.0, 1.0, 0.02, "linear", 5000, 20)  # 
 TARGETS = 3  # targets a conversation at most
 RANK_13B, WIDTH_13B = 64, 5120
 LONGEST = {"gsva": 1024, "lisa": 512}  # tokens of a conversation, the image's rows counted
-EXPLAINED = 0.1  # of the reasoning samples with an explanation, how many are answered by it alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,12 +152,12 @@ class GsvaLearner(Learner):
 
     def _single(self, sample: Sample, absent: bool, draw: random.Random) -> tuple[str, str]:
         """One question about one thing; where an explanation is known, it may be asked for and given as well."""
-        text = draw.choice(sample.extra.get("texts") or [sample.instruction])
-        explanation = sample.extra.get("explanation")
+        text, explanation = asked_text(sample, draw), sample.extra.get("explanation")
         answer = draw.choice(SINGLE_ANSWERS).replace(SEG, REJ if absent and self.name == "gsva" else SEG)
-        if explanation and draw.random() < EXPLAINED:
+        reasons = draw_reasons(sample, draw)
+        if reasons is Reasons.ALONE:
             return f"{IMAGE_LINE}{text}", str(explanation)
-        if explanation and draw.random() < 0.5:
+        if reasons is Reasons.BESIDE:
             return f"{IMAGE_LINE}{text} {draw.choice(EXPLANATION_REQUESTS[self.name])}", f"{answer} {explanation}"
         if sample.is_sentence:
             return IMAGE_LINE + draw.choice(SENTENCE_QUESTIONS).format(name=text), answer
