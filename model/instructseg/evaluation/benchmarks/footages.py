@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import numpy as np
+
 from ...core import BadInput, EncodedFrame, Frame, Segmenter
 from ...data.samples import Footage
 
@@ -37,7 +39,7 @@ class EncodedFootage:
         return self._known[index]
 
     def _read(self, index: int) -> Frame:
-        frame = Frame(self.footage.read(index), self.stamp_ns(index), frame_id=self.footage.name)
+        frame = Frame(np.array(self.footage.read(index)), self.stamp_ns(index), frame_id=self.footage.name)
         first = next(iter(self._known.values()), None)
         if first is not None and first.frame.size != frame.size:
             (h, w), (h0, w0) = frame.size, first.frame.size

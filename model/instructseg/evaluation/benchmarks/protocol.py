@@ -62,8 +62,10 @@ def find_protocol(recipe: str, row: Benchmark, tracker: bool = False) -> Protoco
     found = _PROTOCOLS.get(recipe, _ours)(name, row.video)
     if tracker and row.video:
         if recipe == "visa":  # without an answerer of one's own, the frame that the published sampler falls back to
-            found = dataclasses.replace(found, options=found.options | {"frame_sampler": "uniform"})
-        note = "a tracker carries the masks from the frame of the answer to both ends of the video"
+            middle = found.options | {"frame_sampler": "uniform"}
+            clip = "the target frame is chosen among frames spread over the video, unless told otherwise the middle one"
+            found = dataclasses.replace(found, options=middle, deviations=(clip,))
+        note = "SAM 2's memory carries the masks from the frame of the answer to both ends of the video"
         return dataclasses.replace(found, frames="both_ways", deviations=(*found.deviations, note))
     return found
 
@@ -183,8 +185,9 @@ def _instructseg(name: str, video: bool) -> Protocol:
     task = "reasoning" if name in ("revos", "reasonvos") else "referring"
     publication = "InstructSeg" if name in ("revos", "ref-youtube-vos", "ref-davis17") else ""
     fusion = "soft" if name == "ref-davis17" else "first"
+    # The way "neighbours" takes references from both sides whatever this option says; it must not be "none".
     return Protocol(
-        "neighbours", options | {"references": "published", "task": task}, fusion=fusion, publication=publication
+        "neighbours", options | {"references": "causal", "task": task}, fusion=fusion, publication=publication
     )
 
 
