@@ -84,9 +84,7 @@ class Inputs:
 
     def release(self, statuses: Iterable[InstructionStatus]) -> None:
         """From the engine's report: ids and label values of instructions that have ended are free again."""
-        statuses = tuple(statuses)
-        working = {status.instruction.id for status in statuses if status.active}
-        self._intake.release(s.instruction.id for s in statuses if s.instruction.id not in working)
+        self._intake.release(status.instruction for status in statuses if not status.active)
 
     def begin(self, message: InstructionMessage, begun: Callable[[Instruction], None]) -> None:
         """Work on the instruction of a message anew, also where the very same one is being worked on. begun: called
@@ -152,12 +150,13 @@ class Inputs:
         except BadInput as error:
             self._refuse("instruction", error)
 
-    def _hand_over(self, instruction: Instruction, take: Callable[[Instruction], None]) -> None:
+    def _hand_over(self, instruction: Instruction, take: Callable[[Instruction], Instruction]) -> None:
         try:
-            take(instruction)
+            at_work = take(instruction)
         except BadInput:
             self._intake.withdraw(instruction)
             raise
+        self._intake.taken(at_work)
 
     def _refuse(self, kind: str, error: BadInput, where: str = "") -> None:
         cause = getattr(error, "cause", kind)

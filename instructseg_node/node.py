@@ -250,8 +250,10 @@ class InstructSegNode(LifecycleNode):
         inputs = self._inputs
         if inputs is not None:
             inputs.release(statuses)
-        self._outputs.publish_instructions(statuses)
-        self._goals.take_statuses(statuses)
+        try:
+            self._outputs.publish_instructions(statuses)
+        finally:  # a goal must end, whatever happens on the topics
+            self._goals.take_statuses(statuses)
 
     def _log_engine(self, level: int, message: str) -> None:
         # Three lines, because rclpy allows one severity for each place in the code.

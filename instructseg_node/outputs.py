@@ -29,6 +29,8 @@ from .outputs_vision import VisionOutputs
 from .parameters import Settings
 from .qos import profile
 
+_LONGEST_NS = (2**31 - 1) * 1_000_000_000  # a Duration message holds no more
+
 
 class Outputs:
     """All publishers of the node.
@@ -224,7 +226,8 @@ def status_message(status: InstructionStatus) -> ros.InstructionStatus:
 
 
 def instruction_message(instruction: Instruction) -> ros.Instruction:
-    seconds, rest = divmod(round(instruction.timeout_s * 1e9), 1_000_000_000)
+    nanoseconds = min(round(instruction.timeout_s * 1e9), _LONGEST_NS)
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return ros.Instruction(
         id=instruction.id,
         text=instruction.text,

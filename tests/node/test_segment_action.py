@@ -180,6 +180,28 @@ def test_two_goals_at_once_and_a_newer_one_with_the_same_id_replaces_the_older(h
     assert {status.instruction.class_id for status in harness.node.engine.statistics().instructions} == {1, 2}
 
 
+def test_the_same_goal_again_and_again_ends_every_one_before(harness) -> None:
+    goals = Goals(harness)
+    sent = [goals.send("red", id="a") for _ in range(4)]  # no frame comes, so that all of them end alike
+    assert [one.result()[0] for one in sent[:3]] == [ABORTED] * 3
+    assert not sent[3].over and len(harness.node._goals) == 1
+
+
+def test_a_goal_ends_although_the_topics_cannot_be_served(harness, monkeypatch) -> None:
+    sent = Goals(harness).send("red", id="a")
+    monkeypatch.setattr(harness.node._outputs, "publish_instructions", lambda statuses: 1 / 0)
+    assert call(harness, Cancel, "cancel", Cancel.Request(instruction_id="a")).success
+    assert sent.result()[0] == ABORTED
+
+
+def test_the_longest_time_that_a_message_holds(harness) -> None:
+    longest = Duration(sec=2**31 - 1, nanosec=999_999_999)
+    instructions = harness.listen("instructions", latched=True)
+    assert Goals(harness).send("red", id="a", timeout=longest).accepted
+    harness.wait(lambda: instructions and instructions[-1].instructions, "the instruction")
+    assert instructions[-1].instructions[0].instruction.timeout.sec == 2**31 - 1
+
+
 def end_by_command(harness: Harness) -> None:
     harness.say("stop")
 

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from instructseg.core import BadInput, Mode
+from instructseg.core import BadInput, Instruction, Mode
 from instructseg_node.intake import Intake, spoken
 
 
@@ -24,7 +24,7 @@ def test_commands_get_ids_and_label_values_of_their_own() -> None:
     first, second = intake.command("the  red\tblock"), intake.command("the bowl")
     assert (first.id, first.text, first.class_id) == ("command-1", "the red block", 1)
     assert (second.id, second.class_id) == ("command-2", 2)
-    assert intake.command("the red block") is first
+    assert intake.command("the red block") == first
 
 
 def test_fillers_are_taken_out_of_commands_and_of_messages() -> None:
@@ -52,12 +52,11 @@ def test_a_made_id_never_meets_one_in_use() -> None:
 
 def test_label_values_are_kept_by_id_and_given_out_again_when_free() -> None:
     intake = Intake()
-    for name in "abc":
-        intake.message(message(id=name))
+    first, *_ = (intake.message(message(id=name)) for name in "abc")
     assert intake.message(message(id="b", text="blue")).class_id == 2
-    intake.release(["a"])
+    intake.release([first])
     assert intake.message(message(id="d")).class_id == 1
-    intake.release(["unknown"])
+    intake.release([Instruction("unknown", "red")])
     assert intake.message(message(id="e")).class_id == 4
 
 
@@ -66,10 +65,50 @@ def test_withdrawing_gives_the_place_back_to_what_was_there() -> None:
     old = intake.command("red")
     refused = intake.message(message(id=old.id, text="blue"))
     intake.withdraw(refused)
-    assert intake.command("red") is old
+    assert intake.command("red") == old
     fresh = intake.message(message(id="new"))
     intake.withdraw(fresh)
     assert intake.message(message(id="other")).class_id == fresh.class_id
+
+
+def test_an_ending_that_is_told_late_frees_nothing_that_came_since() -> None:
+    """A ONE_SHOT that is answered while another instruction takes its id, which waits for the frames before it."""
+    intake = Intake()
+    old = intake.message(message(id="a"))
+    intake.taken(old)
+    new = intake.message(message(id="a", text="blue"))
+    intake.release([old])
+    intake.taken(new)
+    intake.release([old])
+    assert intake.message(message(id="b")).class_id == 2
+
+
+def test_what_ends_while_it_is_handed_over_is_free() -> None:
+    intake = Intake()
+    brief = intake.message(message(id="a"))
+    intake.release([brief])
+    intake.taken(brief)
+    assert intake.message(message(id="b")).class_id == 1
+
+
+def test_the_same_again_holds_its_label_as_the_one_that_is_worked_on() -> None:
+    intake = Intake()
+    old = intake.message(message(id="a"))
+    intake.taken(old)
+    intake.message(message(id="a"))
+    intake.taken(old)  # the engine went on with the one that it had
+    assert intake.message(message(id="b")).class_id == 2
+    intake.release([old])
+    assert intake.message(message(id="c")).class_id == 1
+
+
+def test_a_replacement_that_is_refused_does_not_bring_back_what_ended_meanwhile() -> None:
+    intake = Intake()
+    old = intake.message(message(id="a"))
+    refused = intake.message(message(id="a", text="blue"))
+    intake.release([old])
+    intake.withdraw(refused)
+    assert intake.message(message(id="b")).class_id == 1
 
 
 def test_the_256th_instruction_is_refused() -> None:
@@ -85,6 +124,7 @@ def test_the_256th_instruction_is_refused() -> None:
     [
         ({"mode": 9}, "instruction.mode is 9"),
         ({"timeout": duration(-1)}, "instruction.timeout is -1 s"),
+        ({"timeout": duration(2**31 - 1, 2**32 - 1)}, "nanosec 4294967295; allowed: less than a second"),
         ({"id": "x" * 257}, "instruction.id"),
         ({"id": "bell\a"}, "instruction.id"),
         ({"text": ""}, "instruction.text ''"),

@@ -107,8 +107,9 @@ class InstructionBook:
         newest: dict[str, int],
         now_ns: int,
         anew: bool = False,
-    ) -> None:
-        """Add, or replace by id; the very same instruction again only begins its time-out anew, but with ``anew``.
+    ) -> Instruction:
+        """Add, or replace by id; the very same instruction again only begins its time-out anew, but with ``anew``. What
+        is worked on now: the instruction given, or the equal one that was there.
 
         cameras: those known (empty: the only one has not shown itself). newest: stamp of the newest frame by camera.
         Raises BadInput for an instruction that cannot be followed, or one too many.
@@ -118,7 +119,7 @@ class InstructionBook:
         if old is not None and old.instruction == instruction and not anew:
             old.started_ns = now_ns
             old.first_ns.update({name: newest[name] for name in old.first_ns if name in newest})
-            return
+            return old.instruction
         if old is None and len(self._entries) >= self._config.max_instructions:
             ids = ", ".join(self._entries)
             raise BadInput(
@@ -131,6 +132,7 @@ class InstructionBook:
         trackers = {name: self._tracker(instruction, name, newest.get(name, now_ns)) for name in names}
         seen = {name: newest[name] for name in names if name in newest}
         self._entries[instruction.id] = Entry(instruction, now_ns, trackers, seen)
+        return instruction
 
     def end(self, instruction_id: str, reason: str, ending: Ending = Ending.CANCELLED) -> InstructionStatus | None:
         """End one instruction; how it ended, or None where it was not there. It is reported once more, like that."""

@@ -190,28 +190,31 @@ class StreamingEngine:
 
     # Instructions
 
-    def set_instruction(self, instruction: Instruction) -> None:
-        """Work on this instruction alone; all others end. Raises BadInput and changes nothing when it is unusable."""
+    def set_instruction(self, instruction: Instruction) -> Instruction:
+        """Work on this instruction alone; all others end. Returns what is worked on: it, or the equal one that was
+        there. Raises BadInput and changes nothing when it is unusable."""
         check_instruction(instruction, self.config.cameras)
         self._catch_up()
         with self._state.guard:
             for entry in list(self._state.book):
                 if entry.instruction.id != instruction.id:
                     self._state.book.end(entry.instruction.id, "replaced", Ending.REPLACED)
-            self._add(instruction)
+            at_work = self._add(instruction)
         self._state.outbox.deliver()
         self._wait_for_publication()
+        return at_work
 
-    def add_instruction(self, instruction: Instruction, anew: bool = False) -> None:
+    def add_instruction(self, instruction: Instruction, anew: bool = False) -> Instruction:
         """Work on this instruction too, or replace the one with its id. The very same one again only begins its
-        time-out anew; with ``anew`` it replaces as another one would. Raises BadInput when it is unusable or one too
-        many."""
+        time-out anew; with ``anew`` it replaces as another one would. Returns what is worked on, as above. Raises
+        BadInput when it is unusable or one too many."""
         check_instruction(instruction, self.config.cameras)
         self._catch_up()
         with self._state.guard:
-            self._add(instruction, anew)
+            at_work = self._add(instruction, anew)
         self._state.outbox.deliver()
         self._wait_for_publication()
+        return at_work
 
     def cancel(self, instruction_id: str | None = None) -> list[str]:
         """End one instruction, or all with None; the ids of those that ended (none for an id that is not there). No
@@ -270,11 +273,13 @@ class StreamingEngine:
             if stream is not None:
                 stream.arrived_ns = state.clock_ns()
 
-    def _add(self, instruction: Instruction, anew: bool = False) -> None:
+    def _add(self, instruction: Instruction, anew: bool = False) -> Instruction:
         state = self._state
-        state.book.add(instruction, state.admission.cameras, state.newest_stamps(), state.clock_ns(), anew)
+        stamps, now_ns = state.newest_stamps(), state.clock_ns()
+        at_work = state.book.add(instruction, state.admission.cameras, stamps, now_ns, anew)
         state.post_events()
         state.guard.notify_all()
+        return at_work
 
     def _forget(self, cause: str) -> None:
         state = self._state
