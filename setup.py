@@ -20,7 +20,7 @@ setup(
     # `include` keeps setuptools out of ros2_ws, where a link leads back to this folder.
     packages=find_packages(include=[NODE, f"{NODE}.*"]) + find_packages("model", include=[MODEL, f"{MODEL}.*"]),
     package_dir={NODE: NODE, MODEL: f"model/{MODEL}"},
-    package_data={MODEL: ["**/*.json", "**/*.safetensors", "**/*.md"], NODE: ["**/*.json"]},
+    package_data={MODEL: ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md"], NODE: ["**/*.json"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NODE}"]),
         (f"share/{NODE}", ["package.xml"]),

@@ -22,7 +22,7 @@ TONES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, fl
     "orange": ((22, 29), (0.88, 0.98), (0.92, 1.0)), "purple": ((270, 286), (0.6, 0.8), (0.5, 0.72)),
     "white": ((0, 360), (0.0, 0.03), (0.93, 1.0)), "black": ((0, 360), (0.0, 0.1), (0.06, 0.13)),
     "brown": ((20, 30), (0.6, 0.75), (0.3, 0.42)), "pink": ((325, 342), (0.42, 0.6), (0.93, 1.0)),
-    "grey": ((0, 360), (0.0, 0.05), (0.42, 0.55)),
+    "grey": ((0, 360), (0.0, 0.05), (0.3, 0.4)),
 }  # fmt: skip
 COLORS = tuple(TONES)
 # Never drawn but where the axis "pairs" is held out. The first six are those of version 1.

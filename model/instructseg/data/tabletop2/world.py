@@ -77,7 +77,7 @@ def _draw(rng: np.random.Generator, split: str, index: int, theme: str, held_out
     )
     textures = things.HELD_OUT_TABLE_TEXTURES if "textures" in held_out else things.TABLE_TEXTURES
     room = SceneSpec(
-        (), camera, looks.draw_lights(rng), float(rng.uniform(38, 46)), looks.draw_grey(rng, 0.36, 0.5, 0.03),
+        (), camera, looks.draw_lights(rng), float(rng.uniform(38, 46)), looks.draw_grey(rng, 0.44, 0.55, 0.03),
         looks.draw_surface(rng, textures), (float(rng.uniform(0.7, 1.1)), float(rng.uniform(0.45, 0.65))),
         (float(rng.uniform(-0.05, 0.05)), float(rng.uniform(0.0, 0.1)), float(rng.uniform(-0.3, 0.3))),
         floor=looks.draw_surface(rng, textures), floor_z=float(rng.uniform(-0.9, -0.5)),
