@@ -56,13 +56,16 @@ class Robot:
         shifted = stamp.sec * 10**9 + stamp.nanosec + round(late * 1e9)
         other = Header(stamp=Time(sec=shifted // 10**9, nanosec=shifted % 10**9), frame_id=frame)
         depth = depth_picture() if depth is None else depth
-        encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
-        self.harness.publish(f"{prefix}depth", fill_image(Image(), depth, encoding, other))
+        self.send_depth(f"{prefix}depth", depth, other)
         header = Header(stamp=stamp, frame_id="optical")
         info = info or camera_info(header)
         info.header = header
         self.harness.publish(f"{prefix}camera_info", info)
         return self.harness.show(*colours, stamp=stamp, topic=f"{prefix}image")
+
+    def send_depth(self, topic: str, depth: np.ndarray, header: Header) -> None:
+        encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
+        self.harness.publish(topic, fill_image(Image(), depth, encoding, header))
 
     def show_until(self, condition: Callable[[], Any], what: str, *colours: str, **view: Any) -> None:
         deadline = time.monotonic() + 10.0

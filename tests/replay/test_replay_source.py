@@ -27,6 +27,7 @@ from replay.made_bags import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 
 from instructseg.core import BadInput
+from instructseg_node.replay import session
 from instructseg_node.replay.arguments import Options
 from instructseg_node.replay.bags import Decoder, mask_values, message_counts, open_bag
 from instructseg_node.replay.results import MaskStream
@@ -97,6 +98,50 @@ def test_the_only_camera_is_found_among_masks_depth_and_calibration(tmp_path: Pa
     grey = write(tmp_path / "grey", [(ZERO, "/cam/grey", IMAGE, raw(mask, "mono8", ZERO)), entries[1]])
     with source(grey) as found:
         assert found.images["camera"].name == "/cam/grey", "a grey camera is one, where there is no other"
+
+
+@pytest.mark.parametrize(
+    ("form", "format", "head"),
+    [
+        ("compressed", "16UC1; png compressed 16UC1", b""),
+        ("compressedDepth", "16UC1; compressedDepth png", bytes(12)),
+        ("compressedDepth", "32FC1; compressedDepth png", bytes(12)),
+    ],
+)
+def test_compressed_depth_is_found_beside_the_image(tmp_path: Path, form: str, format: str, head: bytes) -> None:
+    depth = compressed(np.full((96, 128), 800, np.uint16), ZERO, format)
+    depth.data = np.concatenate([np.frombuffer(head, np.uint8), depth.data])
+    labels = compressed(np.ones((96, 128), np.uint8), ZERO, "mono8; png compressed mono8")
+    entries = [
+        (ZERO, "/cam/image/compressed", COMPRESSED, compressed(picture(), ZERO)),
+        (ZERO, f"/cam/depth/{form}", COMPRESSED, depth),
+        (ZERO, "/cam/depth_confidence/compressed", COMPRESSED, labels),
+        (ZERO, "/other/depth/compressed", COMPRESSED, compressed(np.full((9, 9), 8, np.uint16), ZERO, "16UC1; png")),
+    ]
+    bag = write(tmp_path / "bag", entries)
+    with source(bag, images={"": "/cam/image/compressed"}) as found:
+        assert [(t.role, t.name) for t in found.topics][1:] == [("depth", f"/cam/depth/{form}")]
+        assert found.depth_transport == form
+        arguments = session.node_arguments(Options(bag, Path("out"), images={"": "/cam/image/compressed"}), found)
+    assert {f"depth_transport:={form}", f"depth/{form}:=/cam/depth/{form}"} <= set(arguments)
+
+
+def test_depth_of_two_cameras_has_one_form(tmp_path: Path) -> None:
+    depth = np.full((96, 128), 800, np.uint16)
+    entries = [
+        *camera("/a/image", 1),
+        *camera("/b/image", 1),
+        (ZERO, "/a/depth", IMAGE, raw(depth, "16UC1", ZERO)),
+        (ZERO, "/b/depth/compressed", COMPRESSED, compressed(depth, ZERO, "16UC1; png compressed 16UC1")),
+    ]
+    bag, images = write(tmp_path / "bag", entries), {"a": "/a/image", "b": "/b/image"}
+    with source(bag, images=images) as found:
+        assert [t.name for t in found.topics if t.role == "depth"] == ["/a/depth"], "raw before compressed"
+    depths = {"a": "/a/depth", "b": "/b/depth/compressed"}
+    with pytest.raises(BadInput, match="depth images are packed in different ways"):
+        source(bag, images=images, depths=depths)
+    with pytest.raises(BadInput, match=r"--depth: /said is not in the bag; topics of that kind: /a/depth, /a/image"):
+        source(bag, images=images, depths={"a": "/said"})
 
 
 def test_several_cameras_have_to_be_named(tmp_path: Path) -> None:
