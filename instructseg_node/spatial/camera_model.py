@@ -16,6 +16,7 @@ from ..conversions import BadImage
 # distortion_model: numbers of coefficients that OpenCV takes for it
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
 _FISHEYE = ("equidistant", "fisheye")
+_ASTRAY = 1.0  # pixels by which a ray may miss its pixel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +92,21 @@ class CameraModel:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """``(N, 2)`` float64: x / z and y / z of what the pixels at ``columns``, ``rows`` ``(N,)`` look at."""
+        """``(N, 2)`` float64: x / z and y / z of what the pixels at ``columns``, ``rows`` ``(N,)`` look at. NaN where
+        the distortion cannot be undone: outside the view of a fisheye lens, or where a polynomial turns back.
+        """
         columns, rows = np.asarray(columns, float), np.asarray(rows, float)
         if not any(self.distortion) or not len(columns):
             return np.stack([(columns - self.cx) / self.fx, (rows - self.cy) / self.fy], axis=-1)  # (N, 2)
         pixels = np.stack([columns, rows], axis=-1)[:, None]  # (N, 1, 2)
         coefficients = np.array(self.distortion)
         undistort = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
-        return undistort(pixels, self.matrix, coefficients).reshape(-1, 2)  # (N, 2)
+        rays = undistort(pixels, self.matrix, coefficients).reshape(-1, 2)  # (N, 2)
+        # OpenCV does not say where its iteration went astray: such rays lie anywhere, up to millions.
+        with np.errstate(all="ignore"):
+            again = self.project(np.concatenate([rays, np.ones((len(rays), 1))], axis=1))
+            found = np.abs(again - pixels[:, 0]).max(axis=1) <= _ASTRAY  # NaN is not
+        return np.where(found[:, None], rays, np.nan)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """``(N, 2)`` pixel (column, row) of points ``(N, 3)`` in the optical frame, z above 0."""

@@ -12,6 +12,7 @@ from ..conversions import MAX_PIXELS, BadImage
 
 # encoding: type of a pixel, metres per unit
 ENCODINGS: dict[str, tuple[type, float]] = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001)}
+FARTHEST = 10_000.0  # m: no depth sensor sees so far; some write the largest float where they see nothing
 
 
 class Depth(abc.ABC):
@@ -37,10 +38,11 @@ class Depth(abc.ABC):
         """``(H, W)`` in the unit of the encoding, native byte order: float32 or uint16."""
 
     def metres(self) -> np.ndarray:
-        """``(H, W)`` float32 distances along the optical axis in metres; NaN where invalid (NaN, inf, 0 or less)."""
+        """``(H, W)`` float32 distances along the optical axis in metres; NaN where invalid (NaN, 0 or less, inf
+        or :data:`FARTHEST`)."""
         raw = self.raw()
         metres = raw.astype(np.float32) * np.float32(ENCODINGS[self.encoding][1])
-        metres[~(np.isfinite(metres) & (metres > 0.0))] = np.nan
+        metres[~((metres > 0.0) & (metres < FARTHEST))] = np.nan  # NaN is neither
         return metres
 
     def masked(self, keep: np.ndarray) -> np.ndarray:
@@ -50,7 +52,7 @@ class Depth(abc.ABC):
         if raw.dtype == np.uint16:
             return np.where(keep, raw, np.uint16(0))
         with np.errstate(invalid="ignore"):
-            good = keep & np.isfinite(raw) & (raw > 0.0)
+            good = keep & (raw > 0.0) & (raw < FARTHEST)
         return np.where(good, raw, np.float32(np.nan))
 
 

@@ -82,6 +82,8 @@ def points_of(mask: np.ndarray, metres: np.ndarray, image: np.ndarray, model: Ca
     rows, columns = rows + top, columns + left
     z = metres[rows, columns].astype(np.float64)  # (N,)
     xyz = np.concatenate([model.rays(columns, rows) * z[:, None], z[:, None]], axis=1)  # (N, 3)
+    looks = np.isfinite(xyz[:, 0])  # some pixels of a strongly distorted image have no ray
+    xyz, rows, columns = xyz[looks], rows[looks], columns[looks]
     height, width = metres.shape
     rgb = image[_same_place(height, image.shape[0])[rows], _same_place(width, image.shape[1])[columns]]
     return Points(xyz.astype(np.float32), np.ascontiguousarray(rgb), rows, columns)

@@ -11,6 +11,7 @@ from unit.spatial_messages import info_message
 
 from instructseg.core import BadInput
 from instructseg_node.spatial.camera_model import CameraModel
+from instructseg_node.spatial.projection import points_of
 
 PLUMB = [0.08, -0.15, 0.001, -0.0005, 0.02]
 LENSES = {
@@ -32,6 +33,28 @@ def test_rays_and_projection_undo_each_other(lens: str) -> None:
         np.testing.assert_allclose(model.rays(pixel[:1], pixel[1:])[0], (x, y), atol=2e-5)
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("f", "lens"),
+    [
+        (200.0, {"distortion_model": "equidistant", "d": [0.1, -0.05, 0.02, -0.01]}),  # a lens of 180 degrees
+        (350.0, {"d": [-0.35, 0.12, 0.001, -0.001, -0.02]}),  # a polynomial that turns back inside the image
+    ],
+)
+def test_pixels_that_look_nowhere_have_no_ray_and_no_points(f: float, lens: dict) -> None:
+    model = CameraModel.from_message(info_message(f=f, **lens))
+    rows, columns = (grid.ravel() for grid in np.mgrid[0:480:4, 0:640:4])
+    rays = model.rays(columns, rows)
+    found = np.isfinite(rays).all(axis=1)
+    assert 0.5 < found.mean() < 0.9
+    assert np.array_equal(found, np.isfinite(rays).any(axis=1))
+    again = model.project(np.concatenate([rays[found], np.ones((found.sum(), 1))], axis=1))
+    np.testing.assert_allclose(again, np.stack([columns, rows], axis=1)[found], atol=1.0)
+    every = np.ones((480, 640), bool)
+    points = points_of(every, every.astype(np.float32), np.zeros((480, 640, 3), np.uint8), model)
+    assert 0 < len(points) < every.size and len(points) == len(points.rows) == len(points.rgb)
+    assert np.isfinite(points.xyz).all() and np.abs(points.xyz).max() < 100.0
 
 
 def test_distortion_counts_for_raw_images_only_and_p_for_rectified_ones() -> None:

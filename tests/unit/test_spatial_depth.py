@@ -23,8 +23,10 @@ def test_millimetres_and_metres_are_the_same(pad: int, big: bool) -> None:
 
 
 def test_invalid_values_are_nan_whatever_they_are() -> None:
-    values = np.array([[np.nan, np.inf, -np.inf, 0.0, -1.0, 2.0]], np.float32)
-    np.testing.assert_array_equal(DepthImage(depth_message(values)).metres(), [[np.nan] * 5 + [2.0]])
+    values = np.array([[np.nan, np.inf, -np.inf, 0.0, -1.0, 3.4e38, 2.0]], np.float32)
+    depth = DepthImage(depth_message(values))
+    np.testing.assert_array_equal(depth.metres(), [[np.nan] * 6 + [2.0]])
+    np.testing.assert_array_equal(depth.masked(np.ones((1, 7), bool)), [[np.nan] * 6 + [2.0]])
 
 
 def test_masked_depth_keeps_encoding_and_values_and_is_invalid_elsewhere() -> None:
