@@ -44,16 +44,16 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     of_row = batch.scene.repeat_interleave(reasoning.states.shape[1])
     fair = (batch.used & batch.seen)[:, None] & key.valid[of_row]
     losses = {"answer": F.cross_entropy(reasoning.answers.flatten(0, 1), batch.answers.flatten())}
-    losses["target"] = 4.0 * _bce(scores.target, batch.target, fair)
-    losses["match"] = 2.0 * _bce(scores.match, batch.match, fair)
-    losses["anchor"] = 1.0 * _bce(scores.anchor, batch.anchor, fair)
+    losses["target"] = 4.0 * balanced_bce(scores.target, batch.target, fair)
+    losses["match"] = 2.0 * balanced_bce(scores.match, batch.match, fair)
+    losses["anchor"] = 1.0 * balanced_bce(scores.anchor, batch.anchor, fair)
     losses["pointer"] = F.cross_entropy(scores.pointer, batch.pointer, ignore_index=-1)
     judged = batch.used & batch.seen
     losses["presence"] = 1.0 * F.binary_cross_entropy_with_logits(scores.presence[judged], batch.present[judged])
     later = bank.frames(batch.rows, batch.later_time)
     question = model.head.question(reasoning.states.flatten(0, 1))
     again = model.head.match(question, later.appearance[of_row], later.valid[of_row])
-    losses["later"] = 1.0 * _bce(again, batch.later, batch.used[:, None] & later.valid[of_row])
+    losses["later"] = 1.0 * balanced_bce(again, batch.later, batch.used[:, None] & later.valid[of_row])
     losses["phrases"] = 2.0 * _phrase_loss(model, batch, reasoning.words, key)
     losses["motion"] = _motion_loss(model, bank, batch, motion, bool(keep.all()))
     losses["identity"] = 0.5 * _identity_loss(
@@ -62,7 +62,8 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     return losses
 
 
-def _bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+def balanced_bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Mean over what is ``counted`` (bool, or weights), of labels of which few are 1."""
     loss = F.binary_cross_entropy_with_logits(
         logits.clamp(-30, 30), labels, reduction="none", pos_weight=torch.tensor(2.0)
     )
@@ -74,7 +75,7 @@ def _phrase_loss(model: UnifiedModel, batch: LanguageBatch, words: torch.Tensor,
     asked, position = batch.phrases.unbind(1)
     scene = batch.scene[asked]
     question = model.head.question(words[asked, position])
-    return _bce(
+    return balanced_bce(
         model.head.match(question, key.appearance[scene], key.valid[scene]), batch.phrase_labels, key.valid[scene]
     )
 

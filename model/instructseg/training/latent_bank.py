@@ -97,7 +97,7 @@ def encode_bank(perception: Perception, bank: EpisodeBank, cache: Path | None = 
 
 def cover(latents: ObjectLatents, instances: torch.Tensor) -> torch.Tensor:
     """``(T, K)`` id of the object that each latent's mask covers with IoU above one half, else 0."""
-    used = torch.arange(1, max(int(instances.max()), 1) + 1)
+    used = torch.arange(1, max(int(instances.max()), 1) + 1, device=instances.device)
     truth = (instances[:, None] == used[:, None, None]).float()  # (T, O, H, W)
     truth = F.avg_pool2d(truth, 2).flatten(2)  # (T, O, P)
     masks = (latents.masks > 0.5).float().flatten(2)  # (T, K, P)
