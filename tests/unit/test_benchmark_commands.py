@@ -126,7 +126,7 @@ def test_mevis(tmp_path: Path) -> None:
     """Both things in place of the second: half of the area in frames 1 to 3, and no right pixel in the first frame,
     in which the second is not in view."""
     root = exact_videos(tmp_path / "data", miniature_videos.mevis(tmp_path / "data"))
-    _, scores = run(root, "mevis", "valid_u", segmenter=KnownSegmenter({"the one that comes later.": (RED, BLUE)}))
+    _, scores = run(root, "mevis", "valid_u", segmenter=KnownSegmenter({"The one that comes later.": (RED, BLUE)}))
     close(scores["table"]["overall"], J=(1.0 + 0.375) / 2)
 
 
@@ -186,7 +186,7 @@ def test_an_archive_for_a_server(tmp_path: Path, capsys) -> None:
     """Every frame of every expression as 0 and 255; black where the recipe failed, which is said."""
     root = exact_videos(tmp_path / "data", miniature_videos.mevis(tmp_path / "data"))
     archive = tmp_path / "new" / "mevis.zip"
-    broken = KnownSegmenter(broken=["the one that comes later."])
+    broken = KnownSegmenter(broken=["The one that comes later."])
     code, scores = run(root, "mevis", "valid", "--archive", archive, segmenter=broken)
     assert (code, scores) == (1, {})
     assert "a99e0d15/1: RuntimeError: this text breaks it" in capsys.readouterr().out
