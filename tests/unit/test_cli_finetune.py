@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from unit import miniature_data, tiny_mllmseg
 
 import instructseg
@@ -60,6 +62,17 @@ def test_from_data_on_disk_to_a_checkpoint_that_loads(tmp_path: Path, capsys: py
     (out / "adapters" / "adapters.safetensors").unlink()
     assert train(config, "--out", out, "--export") == 0
     assert (out / "adapters" / "adapters.safetensors").read_bytes() == adapters
+
+
+def test_the_same_configuration_begins_and_ends_the_same(tmp_path: Path) -> None:
+    """Also the new LoRA, which begins at random."""
+    config = configuration(tmp_path, steps=1, seed=5)
+    for name in ("one", "two"):
+        torch.rand(3)  # whatever happened before
+        assert train(config, "--out", tmp_path / name) == 0
+    first, second = (load_file(tmp_path / name / "adapters" / "adapters.safetensors") for name in ("one", "two"))
+    for name, tensor in first.items():  # threads add in any order
+        torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = 
     state. Only the main process exports. Raises BadInput and TrainingStopped."""
     datasets = [open_dataset(data.benchmark, data.root, data.split) for data in config.data]
     frozen = FROZEN_TYPES[config.precision]
+    torch.manual_seed(config.seed)  # a new LoRA begins at random: the same in every process and every time
     learner = build_learner(config.recipe, config.checkpoint, processes.device, frozen, config.options, lora_of(config))
     sources = [
         source_of(dataset, data.weight, learner.scene_of, learner.takes)
