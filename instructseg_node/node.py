@@ -105,6 +105,12 @@ class InstructSegNode(LifecycleNode):
         self._engine.reset()
         self._outputs.spatial.forget()
 
+    def switch(self, on: bool) -> None:
+        """Look at the images that come, or not; off: what was seen last has no place any more. On an active node."""
+        self._inputs.enabled = on
+        if not on:
+            self._outputs.spatial.forget()
+
     # Lifecycle
 
     def autostart(self) -> bool:

@@ -146,6 +146,7 @@ class Outputs:
         """What the node works on; none: nothing. An instruction that has ended is not listed any more."""
         now = self._node.get_clock().now().to_msg()
         active = [status_message(status) for status in statuses if status.active]
+        self.spatial.end(statuses)
         self.vision.publish_labels(statuses, self.settings)
         self._instructions.publish(ros.InstructionArray(stamp=now, instructions=active))
 

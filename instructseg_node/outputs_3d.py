@@ -6,10 +6,11 @@ brings the last of them; without them nothing is. What nobody listens to is not 
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from instructseg.core import BadInput
-from instructseg.streaming import FrameResult
+from instructseg.streaming import FrameResult, InstructionStatus
+from instructseg.tracking import TargetState
 
 from .complaints import Complaints
 from .conversions import fill_image, stamp_ns
@@ -57,6 +59,7 @@ class Outputs3D:
         self._misses: Counter[str] = Counter()  # camera -> frames in a row that were left unpaired
         self._board = messages.MarkerBoard(1.0)
         self._vision: ModuleType | None = None
+        self._shown: dict[str, set[tuple[int, int]]] = {}  # camera -> targets PRESENT on its newest frame, see _key
         self._lock = threading.Lock()  # one frame at a time: the mask thread or the executor's
         self._last_ms = 0.0
 
@@ -72,15 +75,8 @@ class Outputs3D:
         for name, kind in offered.items():
             row = OUTPUT[name]
             self._publishers[name] = self._node.create_lifecycle_publisher(kind, row.name, profile(row))
-        every = settings.frame_policy == "every"
         for camera in settings.camera_names:
-            self._pairings[camera] = Pairing(
-                self._tolerance_ns(),
-                keep=40 if every else 8,
-                waiting=40 if every else 2,
-                wait_s=0.0 if every else settings.stale_after,
-            )
-        self._board = messages.MarkerBoard(settings.stale_after)
+            self._pairings[camera] = Pairing(0)
 
     def close(self) -> None:
         with self._lock:
@@ -93,6 +89,7 @@ class Outputs3D:
         """Drop what is kept of the stream and take the markers back: it ends, or begins anew."""
         for pairing in self._pairings.values():
             pairing.forget()
+        self._shown.clear()
         with self._lock:
             if not self._board.empty and "markers" in self._publishers and self._node.context.ok():
                 self._publishers["markers"].publish(self._board.wipe(Header()))
@@ -120,6 +117,7 @@ class Outputs3D:
     def publish_result(self, result: FrameResult, header: Header) -> None:
         """The geometry of a processed frame: now, or as soon as its depth image is there."""
         camera = result.frame.camera
+        self._shown[camera] = {_key(target) for target in present(result)}
         if not self._listened():
             if camera in self._pairings:
                 self._pairings[camera].stop_waiting()
@@ -129,13 +127,20 @@ class Outputs3D:
                 self._publish_markers(camera, [], header)  # what has gone is not shown until depth comes
         self._offer(camera, lambda pairing: pairing.add_frame(result.frame.stamp_ns, _Processed(result, header)))
 
+    def end(self, statuses: Iterable[InstructionStatus]) -> None:
+        """Instructions that have ended get no geometry any more, also where depth of their last frames is yet to come;
+        but for the frame that ended them by itself."""
+        ended = {id(status.instruction) for status in statuses if not status.active}
+        for camera, shown in list(self._shown.items()):
+            self._shown[camera] = {key for key in shown if key[0] not in ended}
+
     # Output
 
     def _offer(self, camera: str, add: Callable[[Pairing], list[Pair]]) -> None:
         pairing = self._pairings.get(camera)
         if pairing is None:
             return
-        pairing.tolerance_ns = self._tolerance_ns()
+        self._adjust(pairing)
         before = pairing.counts.total()
         pairs = add(pairing)
         self._misses[camera] = 0 if pairs else self._misses[camera] + pairing.counts.total() - before
@@ -169,6 +174,7 @@ class Outputs3D:
 
     def _publish_scene(self, pair: Pair) -> None:
         (result, header), settings = pair.frame, self._settings()
+        result = self._as_of_now(result)
         scene = Scene(result, pair.depth, pair.info, settings.min_points, settings.mask_margin)
         if depth := self._wanted("masked_depth"):
             depth.publish(fill_image(Image(), scene.masked_depth(), pair.depth.encoding, header))
@@ -183,7 +189,17 @@ class Outputs3D:
         for cause, count in scene.unplaced.items():
             self.counts[f"target without place: {cause}"] += count
 
+    def _as_of_now(self, result: FrameResult) -> FrameResult:
+        """The result without targets that have been lost or ended since: its depth came late. Under "every" each frame
+        speaks for itself."""
+        if self._settings().frame_policy == "every":
+            return result
+        shown, last = self._shown.get(result.frame.camera, set()), set(map(id, result.ended))
+        kept = tuple(t for t in result.targets if _key(t) in shown or id(t.instruction) in last)
+        return dataclasses.replace(result, targets=kept)
+
     def _publish_markers(self, camera: str, located: list, header: Header) -> None:
+        self._board.lifetime_s = self._settings().stale_after
         if (publisher := self._wanted("markers")) and (drawing := self._board.show(camera, located, header)):
             publisher.publish(drawing)
 
@@ -195,5 +211,14 @@ class Outputs3D:
     def _listened(self) -> bool:
         return any(self._wanted(name) for name in list(self._publishers))
 
-    def _tolerance_ns(self) -> int:
-        return round(self._settings().depth_tolerance * 1e9)
+    def _adjust(self, pairing: Pairing) -> None:
+        """By the parameters as they are now. Under "every" whatever comes late is waited for."""
+        settings = self._settings()
+        every = settings.frame_policy == "every"
+        pairing.tolerance_ns = round(settings.depth_tolerance * 1e9)
+        pairing.keep, pairing.waiting = (40, 40) if every else (8, 2)
+        pairing.wait_s = 0.0 if every else settings.stale_after
+
+
+def _key(target: TargetState) -> tuple[int, int]:
+    return id(target.instruction), target.instance_id

@@ -41,10 +41,10 @@ class Services:
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Off: images are not looked at, so every target becomes STALE; nothing is forgotten."""
+        """Off: images are not looked at, so every target becomes STALE; no target is forgotten."""
         inputs = self._node.inputs
         response.success = inputs is not None
         response.message = "" if response.success else f"the node is {self._node.phase}: activate it"
         if inputs is not None:
-            inputs.enabled = request.data
+            self._node.switch(request.data)
         return response

@@ -76,8 +76,7 @@ class MarkerBoard:
     """
 
     def __init__(self, lifetime_s: float) -> None:
-        seconds, rest = divmod(round(lifetime_s * 1e9), 1_000_000_000)
-        self._lifetime = Duration(sec=seconds, nanosec=rest)
+        self.lifetime_s = lifetime_s
         self._shown: dict[str, set[int]] = {}  # camera -> instance ids
 
     @property
@@ -105,18 +104,20 @@ class MarkerBoard:
 
     def _draw(self, camera: str, one: Located, header: Header) -> list[Marker]:
         target, box = one.target, one.geometry.box
+        seconds, rest = divmod(round(self.lifetime_s * 1e9), 1_000_000_000)
+        lifetime = Duration(sec=seconds, nanosec=rest)
         # Steps of the golden ratio around the colour wheel: ids that follow each other look different.
         red, green, blue = colorsys.hsv_to_rgb(target.instance_id * 0.618034 % 1.0, 0.9, 1.0)
         shape = Marker(
             header=header, ns=f"{camera}/box", id=target.instance_id, type=Marker.CUBE, action=Marker.ADD,
-            pose=box_pose(box), scale=vector(np.maximum(box.size, 1e-3)), lifetime=self._lifetime,
+            pose=box_pose(box), scale=vector(np.maximum(box.size, 1e-3)), lifetime=lifetime,
             color=ColorRGBA(r=red, g=green, b=blue, a=0.35),
         )  # fmt: skip
         above = box.center - (0.0, 0.5 * float(np.abs(box.rotation[1]) @ box.size) + _TEXT_HEIGHT, 0.0)
         words = f"{target.phrase or target.instruction.text}  {target.score:.2f}"
         text = Marker(
             header=header, ns=f"{camera}/text", id=target.instance_id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD,
-            pose=Pose(position=_point(above)), scale=Vector3(z=_TEXT_HEIGHT), lifetime=self._lifetime,
+            pose=Pose(position=_point(above)), scale=Vector3(z=_TEXT_HEIGHT), lifetime=lifetime,
             color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), text=words,
         )  # fmt: skip
         return [shape, text]

@@ -28,10 +28,11 @@ class Pair:
 class Pairing:
     """Frames, depth images and camera_infos of one camera, by stamp in nanoseconds.
 
-    tolerance_ns: most that stamps may differ; live. keep: how many depth images and camera_infos are kept. waiting: how
-    many frames wait at a time. wait_s: how long one waits, in seconds of ``clock``; 0: until it is crowded out. A
-    camera_info with stamp 0 says that it never changes and fits every frame. counts: what was left unpaired, by cause.
-    Every method may be called from any thread; ``add_*`` return the pairs that are complete now, in order of frames.
+    tolerance_ns: most that stamps may differ. keep: how many depth images and camera_infos are kept. waiting: how many
+    frames wait at a time. wait_s: how long one waits, in seconds of ``clock``; 0: until it is crowded out. All four may
+    be set at any time. A camera_info with stamp 0 says that it never changes and fits every frame. counts: what was
+    left unpaired, by cause. Every method may be called from any thread; ``add_*`` return the pairs that are complete
+    now, in order of frames.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Pairing:
     ) -> None:
         self.tolerance_ns = tolerance_ns
         self.counts: Counter[str] = Counter()
-        self._keep, self._waiting, self._wait_s, self._clock = keep, waiting, wait_s, clock
+        self.keep, self.waiting, self.wait_s = keep, waiting, wait_s
+        self._clock = clock
         self._lock = threading.Lock()
         self._frames: OrderedDict[int, tuple[float, Any]] = OrderedDict()  # stamp -> (when it came, frame)
         self._depths: OrderedDict[int, Any] = OrderedDict()
@@ -56,12 +58,12 @@ class Pairing:
 
     def add_depth(self, stamp_ns: int, depth: Any) -> list[Pair]:
         with self._lock:
-            _put(self._depths, stamp_ns, depth, self._keep)
+            _put(self._depths, stamp_ns, depth, self.keep)
             return self._complete()
 
     def add_info(self, stamp_ns: int, info: Any) -> list[Pair]:
         with self._lock:
-            _put(self._infos, stamp_ns, info, self._keep)
+            _put(self._infos, stamp_ns, info, self.keep)
             return self._complete()
 
     def add_frame(self, stamp_ns: int, frame: Any) -> list[Pair]:
@@ -83,9 +85,9 @@ class Pairing:
 
     def _complete(self) -> list[Pair]:
         pairs = []
-        crowded = len(self._frames) - self._waiting
+        crowded = len(self._frames) - self.waiting
         for place, (stamp, (came, frame)) in enumerate(list(self._frames.items())):
-            expired = self._wait_s > 0.0 and self._clock() - came > self._wait_s
+            expired = self.wait_s > 0.0 and self._clock() - came > self.wait_s
             if expired:  # what comes now is too late to be shown as current
                 self._give_up(stamp)
                 continue

@@ -12,9 +12,11 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from instructseg_msgs.msg import Target
 from node.node_harness import NODE, Harness, now
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instructseg_node.conversions import fill_image
@@ -202,6 +204,74 @@ def test_what_is_not_present_has_no_place_and_its_markers_go(ros) -> None:
     robot.show_until(lambda: len(robot.heard["markers"]) > count["markers"], "markers again", "red")
     robot.harness.deactivate()
     robot.harness.wait(lambda: robot.heard["markers"][-1].markers[0].action == Marker.DELETEALL, "DELETEALL at the end")
+
+
+def cancel(robot: Robot) -> None:
+    robot.harness.say("stop")
+    instructions = robot.harness.heard["instructions"]
+    robot.harness.wait(lambda: instructions and not instructions[-1].instructions, "the end of the instruction")
+
+
+def lose(robot: Robot) -> None:
+    robot.harness.show_until_state(Target.OCCLUDED, "green")
+
+
+def switch_off(robot: Robot) -> None:
+    assert robot.harness.peer.create_client(SetBool, f"{NODE}/enable").call(SetBool.Request(), timeout_sec=10.0).success
+
+
+@pytest.mark.parametrize("end", [cancel, lose, switch_off])
+def test_depth_that_comes_when_the_target_is_gone_gives_no_geometry(ros, end) -> None:
+    robot = Robot(ros, *KINDS)
+    robot.harness.listen("instructions")
+    robot.harness.say("red")
+    robot.present("red")
+    robot.show_until(lambda: robot.heard["target_pose"], "a pose", "red")
+    robot.harness.settle()
+    header = robot.harness.show("red")  # without its depth
+    robot.harness.publish("camera_info", camera_info(header))
+    robot.harness.wait(lambda: robot.harness.heard["targets"][-1].header == header, "the targets of the last frame")
+    assert robot.harness.heard["targets"][-1].targets[0].state == Target.PRESENT
+    end(robot)
+    robot.harness.settle()
+    poses, clouds = len(robot.heard["target_pose"]), len(robot.heard["target_cloud"])
+    robot.send_depth("depth", depth_picture(), header)
+    robot.send_depth("depth", depth_picture(), Header(stamp=now(), frame_id="optical"))
+    robot.harness.settle()
+    assert (len(robot.heard["target_pose"]), len(robot.heard["target_cloud"])) == (poses, clouds)
+    drawn = [marker for marker in robot.heard["markers"][-1].markers if marker.action == Marker.ADD]
+    assert not drawn or end is cancel  # markers go with the next frame, or when their life is over
+
+
+def test_depth_that_comes_late_still_gives_the_geometry_of_what_is_there(ros) -> None:
+    robot = Robot(ros, "target_pose")
+    robot.harness.say("red")
+    robot.present("red")
+    robot.show_until(lambda: robot.heard["target_pose"], "a pose", "red")
+    robot.harness.settle()
+    header = robot.harness.show("red")
+    robot.harness.publish("camera_info", camera_info(header))
+    robot.harness.wait(lambda: robot.harness.heard["targets"][-1].header == header, "the targets of the last frame")
+    robot.send_depth("depth", depth_picture(), header)
+    robot.harness.wait(lambda: robot.heard["target_pose"][-1].header == header, "its pose")
+
+
+def test_parameters_of_3d_are_taken_up_when_they_say(ros) -> None:
+    robot = Robot(ros, "target_pose")
+    robot.harness.deactivate()
+    node, pairing = robot.harness.node, robot.harness.node._outputs.spatial._pairings["camera"]
+    done = robot.harness.call(lambda: node.set_parameters([Parameter("frame_policy", value="every")]))
+    assert done[0].successful
+    robot.harness.activate()
+    robot.harness.say("red")
+    robot.show_until(lambda: robot.heard["target_pose"], "a pose", "red")
+    assert (pairing.waiting, pairing.wait_s) == (40, 0.0)
+    robot.harness.deactivate()
+    changes = [Parameter("frame_policy", value="latest"), Parameter("stale_after", value=2.5)]
+    assert all(one.successful for one in robot.harness.call(lambda: node.set_parameters(changes)))
+    robot.harness.activate()
+    robot.show("red")
+    robot.harness.wait(lambda: (pairing.waiting, pairing.wait_s) == (2, 2.5), "the new values")
 
 
 def test_depth_of_another_frame_or_shape_is_refused_and_the_masks_go_on(ros) -> None:
