@@ -19,7 +19,7 @@ from ..evaluation import tabletop_stream
 from ..evaluation.tabletop import SlotRecord, evaluate_tabletop, format_table, summarise
 from ..evaluation.timed_segmenter import Charges
 from ..training.bank import CLIP_TIMES, KEY, episode_sampler
-from . import evaluate_benchmark
+from . import evaluate_benchmark, evaluate_tabletop2
 from .failure_pictures import save_failures
 from .options import add_model_options, load_segmenter, positive_number, whole_number
 
@@ -36,6 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     every = subparsers.add_parser("eval", help=words, description=words)
     chosen = every.add_subparsers(title="benchmarks", dest="benchmark", metavar="BENCHMARK", required=True)
     _add_tabletop(chosen)
+    evaluate_tabletop2.add_parser(chosen)
     evaluate_benchmark.add_parsers(chosen)
 
 

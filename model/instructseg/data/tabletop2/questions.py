@@ -55,6 +55,13 @@ class Questioner(AbsentWriter):
                     return Asked(self.carry(text), slots, name, found, about)
         return None
 
+    def draw(self, facts: WorldFacts, absent_share: float = 0.4) -> Asked | None:
+        """A question of any type for training, about what is not there with this probability."""
+        if self.chance(absent_share):
+            return self.ask(facts, "absent")
+        kinds = [KINDS[i] for i in self.rng.permutation(len(KINDS)) if KINDS[i] != "absent"]
+        return next((asked for kind in kinds if (asked := self.ask(facts, kind)) is not None), None)
+
     # --- one function a type
 
     def _attribute(self, facts: WorldFacts) -> Draft:
