@@ -21,6 +21,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
 
 from instructseg.core import State
 from instructseg_node.conversions import stamp_ns
@@ -32,7 +33,7 @@ class Planner(Node):
     def __init__(self, **node_arguments) -> None:
         super().__init__("instructseg_planner", **node_arguments)
         self.silence = self.declare_parameter("silence", 0.5).value  # seconds without ~/targets that stop the robot
-        self.max_age = self.declare_parameter("max_age", 1.0).value  # seconds; an older answer is no answer
+        self.max_age = self.declare_parameter("max_age", 1.0).value  # seconds; an older answer, or place, is none
         self.instruction_id = self.declare_parameter("instruction_id", "").value  # empty: whatever is asked for
         self.require_pose = self.declare_parameter("require_pose", False).value  # move only where depth tells the place
         self.moving = False
@@ -77,8 +78,17 @@ class Planner(Node):
             self._seen_since = None if others else self._seen_since or stamp_ns(message.header.stamp)
             if others:
                 self._pose = self._cloud = None  # they may be about another instruction's target
+            self._pose = self._if_recent(self._pose, message.header)
+            self._cloud = self._if_recent(self._cloud, message.header)
             if self._pose is not None or not self.require_pose:
                 self.go(max(present, key=lambda target: target.score))
+            elif self.moving:
+                self.stop(f"no pose for {self.max_age:g} s: does depth still come?")
+
+    def _if_recent(self, place: PoseStamped | PointCloud2 | None, header: Header) -> PoseStamped | PointCloud2 | None:
+        """A target that is still seen may have left the place where depth last showed it."""
+        recent = place is not None and stamp_ns(header.stamp) - stamp_ns(place.header.stamp) <= self.max_age * 1e9
+        return place if recent else None
 
     def _on_pose(self, message: PoseStamped) -> None:
         """Pose and cloud come after the targets of their frame; one from before the target was seen is not its own."""

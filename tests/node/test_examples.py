@@ -146,6 +146,16 @@ def test_the_planner_takes_pose_and_cloud_of_what_it_sees_and_forgets_them_when_
     assert planner._cloud is None
 
 
+def test_a_place_that_depth_showed_long_ago_is_none(ros: Any) -> None:
+    robot = Robot(ros, "target_pose")
+    planner = example(ros, Planner, silence=30.0, require_pose=True, max_age=0.5)
+    robot.harness.say("red")
+    moving(robot, planner)
+    robot.harness.show_until(lambda: not planner.moving, "the stop", "red")  # depth has ended, the pictures go on
+    assert planner._pose is None
+    moving(robot, planner)
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_without_depth_it_moves_by_the_image_unless_a_pose_is_required(ros: Any, required: bool) -> None:
     harness = Harness(ros).up("targets")
