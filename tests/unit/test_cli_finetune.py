@@ -81,7 +81,7 @@ def test_the_same_configuration_begins_and_ends_the_same(tmp_path: Path) -> None
         ({"data": [{"benchmark": "refcoko", "root": "images"}]}, "unknown benchmark 'refcoko'; known are: refcoco,"),
         ({"data": [{"benchmark": "refcoco", "root": "images", "split": "dev"}]}, "has no split 'dev'; it has: train"),
         ({"data": [{"benchmark": "reasonseg", "root": "images"}]}, "holds no reasonseg"),
-        ({"recipe": "unified"}, "recipe 'unified' has no learner"),
+        ({"recipe": "unified"}, "is not a configuration of the recipe 'unified'"),
         ({"recipe": "gsva"}, "is not a checkpoint of GSVA or LISA"),
         ({"checkpoint": "elsewhere"}, "checkpoint 'elsewhere' does not exist"),
         ({"batch": 3, "accumulation": 2}, "batch must be a multiple of accumulation x processes (2 x 1); got 3"),

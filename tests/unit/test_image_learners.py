@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from unit.toy_learning import Squares, SquareTruth
 import instructseg
 from instructseg.core import BadInput
 from instructseg.data.samples import Kind, Sample, Truth
+from instructseg.registry import RECIPES as REGISTERED
 from instructseg.training.image_samples import has_words, read_picture
 from instructseg.training.learner import Learner, LoraSettings, build_learner
 from instructseg.training.merging import merged_state
@@ -234,7 +236,8 @@ def test_samples_without_words_or_public_truth_are_not_drawn() -> None:
     assert not has_words(Sample("hidden", ToyPicture("one", SIZE), "the mug", ("1",), None))
 
 
-def test_a_recipe_without_a_learner_is_named() -> None:
-    for recipe, said in (("unified", "recipe 'unified' has no learner"), ("sam", "recipe must be one of gsva")):
+def test_a_recipe_without_a_learner_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTERED, "bare", dataclasses.replace(REGISTERED["gsva"], module="instructseg.recipes.bare"))
+    for recipe, said in (("bare", "recipe 'bare' has no learner"), ("sam", "recipe must be one of bare, gsva")):
         with pytest.raises(BadInput, match=said):
             build_learner(recipe, "", torch.device("cpu"), None, {}, LoraSettings())

@@ -44,6 +44,10 @@ class Footage(abc.ABC):
     def read(self, index: int) -> np.ndarray:
         """Frame ``index`` as ``(H, W, 3)`` uint8 RGB. Raises BadInput naming the file."""
 
+    def stamp_ns(self, index: int) -> int | None:
+        """When frame ``index`` was taken, in nanoseconds; None where the data set does not say."""
+        return None
+
     def missing(self) -> list[str]:
         """Files of it that are not there, found without reading any; for ``instructseg data check``."""
         return []

@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import importlib.util
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ class Learner(abc.ABC):
     together: int = 1
     strangers: float = 0.0
     belongs_to: Belonging
+
+    def meet(self, samples: Iterable[Sample]) -> None:
+        """Called once, before anything is trained or put back, with all samples of the data: for a recipe that takes
+        their words into its vocabulary. What trains may be other parameters afterwards. Opens nothing unless it is
+        gone through."""
+        return None
 
     def takes(self, sample: Sample) -> bool:
         """Whether the system can be shown this sample; others are never drawn. Looks at no file."""
@@ -147,7 +153,6 @@ def build_learner(
     module = f"{RECIPES[recipe].module.rpartition('.')[0]}.learner"
     if importlib.util.find_spec(module) is None:
         raise BadInput(
-            f"recipe {recipe!r} has no learner, so that a configuration cannot train it; the default recipe is trained "
-            "by 'instructseg train --out DIR', without a configuration"
+            f"recipe {recipe!r} has no learner, so that a configuration cannot train it; write {module}"
         )
     return importlib.import_module(module).build_learner(checkpoint, device, dtype, dict(options), lora)

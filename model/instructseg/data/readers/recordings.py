@@ -62,6 +62,9 @@ class BagFootage(Footage):
             )
         return image
 
+    def stamp_ns(self, index: int) -> int:
+        return int(self.frames[index])
+
     def missing(self) -> list[str]:
         return [] if self.images.bag.exists() else [str(self.images.bag)]
 

@@ -86,7 +86,7 @@ class UnifiedSegmenter(Segmenter):
             return []
         target = self._input_size()
         placements = [Placement.of(f.size, target) for f in frames]
-        images = torch.from_numpy(np.stack([_letterbox(f.image, p) for f, p in zip(frames, placements, strict=True)]))
+        images = torch.from_numpy(np.stack([letterbox(f.image, p) for f, p in zip(frames, placements, strict=True)]))
         images = images.to(self.torch_device).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, h, w)
         with torch.autocast(self.torch_device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             maps = self.encoder(images.contiguous(memory_format=torch.channels_last))
@@ -219,14 +219,15 @@ def build(
     return segmenter
 
 
-def _letterbox(image: np.ndarray, p: Placement) -> np.ndarray:
+def letterbox(image: np.ndarray, p: Placement, around: int = 114) -> np.ndarray:
+    """``(H, W[, C])`` uint8 to the size ``p.target``, with the value ``around`` beside it."""
     shrink = p.scaled_height < p.height
     resized = cv2.resize(
         image, (p.scaled_width, p.scaled_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
     )
     if (p.scaled_height, p.scaled_width) == p.target:
         return resized
-    canvas = np.full((*p.target, 3), 114, np.uint8)
+    canvas = np.full((*p.target, *image.shape[2:]), around, np.uint8)
     canvas[p.top : p.top + p.scaled_height, p.left : p.left + p.scaled_width] = resized
     return canvas
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 from ...core import BadInput
+from ...data.benchmarks import open_dataset
 from ..adapters import put_tensors, read_tensor_file
 from ..learner import LoraSettings, build_learner
 from .configuration import RunConfig
+from .mixture import usable_samples
 from .state import AVERAGE, TRAINED, states_in
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ def export(config: RunConfig, out: Path) -> Path:
     learner = build_learner(
         config.recipe, config.checkpoint, torch.device("cpu"), None, config.options, lora_of(config)
     )
+    learner.meet(usable_samples(open_dataset(data.benchmark, data.root, data.split) for data in config.data))
     put_tensors(learner.module, tensors, learner.trained)
     for name, write in ((ADAPTERS, learner.save_adapters), (CHECKPOINT, learner.save_merged)):
         partial = out / f"{name}.partial"

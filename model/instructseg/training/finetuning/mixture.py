@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -65,6 +65,16 @@ def source_of(
             f"{len(faults)} of them broken): it needs words and a truth that is public"
         )
     return Source(dataset, weight, tuple(tuple(indices) for indices in scenes.values()), tuple(faults))
+
+
+def usable_samples(datasets: Iterable[Dataset]) -> Iterator[Sample]:
+    """All samples but broken ones, which :func:`source_of` names."""
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            try:
+                yield dataset[index]
+            except BadInput:
+                continue
 
 
 class Mixture:

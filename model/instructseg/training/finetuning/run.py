@@ -14,7 +14,7 @@ from .configuration import RunConfig
 from .export import export, lora_of
 from .loop import Training
 from .memory import memory_of
-from .mixture import source_of
+from .mixture import source_of, usable_samples
 from .processes import Processes
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = 
     frozen = FROZEN_TYPES[config.precision]
     torch.manual_seed(config.seed)  # a new LoRA begins at random: the same in every process and every time
     learner = build_learner(config.recipe, config.checkpoint, processes.device, frozen, config.options, lora_of(config))
+    learner.meet(usable_samples(datasets))
     sources = [
         source_of(dataset, data.weight, learner.scene_of, learner.takes)
         for dataset, data in zip(datasets, config.data, strict=True)
