@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,19 @@ import yaml
 
 from instructseg.checkpoints import empty_weights
 from instructseg.data.benchmarks import benchmark
-from instructseg.recipes.gsva.configuration import PRESETS
+from instructseg.modules.clip_patches import ClipPatches, clip_vit_l14
+from instructseg.modules.sam_sizes import SamSizes
+from instructseg.recipes.gsva.configuration import PRESETS as gsva_sizes
 from instructseg.recipes.gsva.lora import add_lora
 from instructseg.recipes.gsva.modeling import GsvaModel
 from instructseg.recipes.gsva.training import freeze_all_but_trained
+from instructseg.recipes.videolisa import training as videolisa_training
+from instructseg.recipes.videolisa.configuration import PRESETS as videolisa_sizes
+from instructseg.recipes.videolisa.learner import WithTower
+from instructseg.recipes.videolisa.modeling import VideoLISA
+from instructseg.recipes.visa import training as visa_training
+from instructseg.recipes.visa.configuration import PRESETS as visa_sizes
+from instructseg.recipes.visa.modeling import VisaModel
 from instructseg.registry import RECIPES
 from instructseg.training.finetuning.configuration import DataKeys, LoraKeys, RunConfig, keys_of, read_config
 from instructseg.training.finetuning.memory import Memory, memory_of
@@ -46,12 +56,37 @@ def test_an_example_is_valid_and_holds_the_published_values(path: Path, tmp_path
         assert getattr(plan, name) == getattr(published, name), name
 
 
-def test_the_memory_of_the_page_is_counted_from_shapes() -> None:
+def gsva() -> Memory:
+    model = GsvaModel(gsva_sizes["GSVA-7B"].config())
+    add_lora(model.llm, gsva_sizes["GSVA-7B"].lora_rank)
+    return memory_of(model, freeze_all_but_trained(model))
+
+
+def videolisa() -> Memory:
+    model = VideoLISA(videolisa_sizes["VideoLISA-3.8B"], SamSizes())
+    names = videolisa_training.prepare_training(model)
+    module = WithTower(model, ClipPatches(clip_vit_l14(336), -2).requires_grad_(False))
+    return memory_of(module, [f"model.{name}" for name in names])
+
+
+def visa(name: str) -> Memory:
+    model = VisaModel(visa_sizes[name], clip_vit_l14(224), SamSizes())
+    return memory_of(model, visa_training.prepare_training(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("GSVA-7B", gsva),
+        ("VideoLISA-3.8B", videolisa),
+        ("VISA-7B", lambda: visa("VISA-7B")),
+        ("VISA-13B", lambda: visa("VISA-13B")),
+    ],
+)
+def test_the_memory_of_the_page_is_counted_from_shapes(name: str, count: Callable[[], Memory]) -> None:
     with empty_weights():
-        model = GsvaModel(PRESETS["GSVA-7B"].config())
-        add_lora(model.llm, PRESETS["GSVA-7B"].lora_rank)
-    memory = memory_of(model, freeze_all_but_trained(model))
-    shown = re.search(r"^\| GSVA-7B \| (\d+) M \| ([\d.]+) M \| ([\d.]+) GiB \| ([\d.]+) GiB \|$", PAGE, re.M)
+        memory = count()
+    shown = re.search(rf"^\| {name} \| (\d+) M \| ([\d.]+) M \| ([\d.]+) GiB \| ([\d.]+) GiB \|$", PAGE, re.M)
     assert shown is not None
     counted = (memory.frozen + memory.trained) / 1e6, memory.trained / 1e6
     sizes = (memory.bytes(precision) / 2**30 for precision in ("bf16", "fp32"))
