@@ -15,7 +15,9 @@ from ..core import BadInput
 from ..data.benchmarks import benchmark, benchmarks, identify, locate, open_dataset
 from ..data.checking import SplitReport, check_split
 from ..data.samples import Benchmark, NotOnDisk
+from . import preview_generated
 from .options import whole_number
+from .preview_generated import GENERATED
 
 SHOWN = 10  # problems printed of a split
 
@@ -42,8 +44,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     preview = actions.add_parser(
         "preview", help="pictures of samples", description="Write samples as pictures: image, masks and instruction."
     )
-    preview.add_argument("benchmark", metavar="BENCHMARK", help="see `instructseg data list`")
-    preview.add_argument("root", type=Path, metavar="ROOT", help="the root of the benchmark, or a folder of several")
+    known = "see `instructseg data list`; or tabletop, tabletop2: generated, without ROOT (need the extra [sim])"
+    preview.add_argument("benchmark", metavar="BENCHMARK", help=known)
+    words = "the root of the benchmark, or a folder of several"
+    preview.add_argument("root", type=Path, nargs="?", metavar="ROOT", help=words)
     preview.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pictures go")
     preview.add_argument("--split", metavar="S", help="default: the first one that is there")
     preview.add_argument(
@@ -91,9 +95,13 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_preview(arguments: argparse.Namespace) -> int:
     from ..rendering.samples import draw_sample  # brings the drawing libraries
 
-    row = benchmark(arguments.benchmark)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInput(f"--out {arguments.out} is a file; give a folder")
+    if arguments.benchmark in GENERATED:
+        return preview_generated.preview(arguments)
+    row = benchmark(arguments.benchmark)
+    if arguments.root is None:
+        raise BadInput(f"{arguments.benchmark} lies in a folder: give its root, or the folder of several")
     dataset = _first_split(row, arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     broken = 0
