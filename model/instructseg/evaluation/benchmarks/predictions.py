@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 from ...core import BadInput
 
+log = logging.getLogger(__name__)
 PATTERN = "predictions-*.jsonl"
 _FORM = 1
 
@@ -61,14 +64,17 @@ class PredictionFile:
     def __init__(self, folder: Path, run: RunDescription, shard: tuple[int, int] = (0, 1)) -> None:
         """Raises BadInput where the folder holds another run's predictions, or a process that writes the same file."""
         folder.mkdir(parents=True, exist_ok=True)
-        read_predictions(folder, run)
+        for path, header in _headers(folder):
+            _same_run(header, run, path)
         self.path = folder / f"predictions-{shard[0]}-of-{shard[1]}.jsonl"
         self._file = self.path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise BadInput(f"{self.path} is being written by another process; give another --out or --shard") from None
+        except OSError:
+            log.debug("%s: this file system has no locks", self.path)
         self._drop_broken_end()
         if self._file.seek(0, os.SEEK_END) == 0:
             self._append({"instructseg_predictions": _FORM, **dataclasses.asdict(run)})
@@ -117,10 +123,14 @@ def read_predictions(folder: Path, run: RunDescription | None = None) -> dict[in
 
 def described_run(folder: Path) -> RunDescription | None:
     """Whose predictions a folder holds; None: none yet."""
+    return next((run for _, run in _headers(folder)), None)
+
+
+def _headers(folder: Path) -> Iterator[tuple[Path, RunDescription]]:
+    """Of every file that has one: a process may have been killed before."""
     for path in sorted(folder.glob(PATTERN)):
-        for number, header in _lines(path):
-            return _description(header, f"{path}: line {number}")
-    return None
+        for number, header in itertools.islice(_lines(path), 1):
+            yield path, _description(header, f"{path}: line {number}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

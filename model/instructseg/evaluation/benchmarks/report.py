@@ -34,7 +34,7 @@ def format_scores(
             within = scores.ranges.get(figure) if name == "overall" else None
             shown = "" if within is None else f"{100 * within[0]:.1f} .. {100 * within[1]:.1f}"
             beside = [p.figures.get(name, {}).get(figure) for p in published]
-            rows.append([title, figure, _percent(value), shown, *("" if b is None else f"{b:.1f}" for b in beside)])
+            rows.append([title, figure, _percent(value), shown, *("" if b is None else f"{b:g}" for b in beside)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     for place, row in enumerate(rows):
         name = "" if place > 1 and row[0] == rows[place - 1][0] else row[0]

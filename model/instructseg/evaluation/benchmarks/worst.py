@@ -17,7 +17,7 @@ from .masks import decode_mask
 from .metrics import Judged
 from .predictions import Prediction
 
-HEIGHT, LINE, FRAMES, LEAST_WIDTH = 240, 18, 4, 480
+HEIGHT, LINE, FRAMES, LEAST_WIDTH, GAP = 240, 18, 4, 480, 4
 RIGHT_ENOUGH = 1e-3  # the metrics themselves put a perfect mask a hair below 1
 RIGHT, GIVEN, BOTH = (60, 230, 60), (255, 60, 60), (255, 200, 40)
 
@@ -44,7 +44,8 @@ def draw_answer(sample: Sample, prediction: Prediction | None, error: float) -> 
     """``(h, w, 3)`` uint8 RGB: up to four frames evenly over the footage; the truth as a green line, the answer in red,
     right pixels of it in yellow. Raises BadInput naming the file."""
     indices = np.unique(np.linspace(0, len(sample.footage) - 1, FRAMES).round().astype(int))
-    row = np.hstack([_tile(sample, prediction, int(index)) for index in indices])
+    tiles = [np.pad(_tile(sample, prediction, int(index)), ((0, 0), (0, GAP), (0, 0))) for index in indices]
+    row = np.hstack(tiles)[:, :-GAP]
     row = np.pad(row, ((0, 0), (0, max(0, LEAST_WIDTH - row.shape[1])), (0, 0)))
     return np.vstack([row, _words(sample, prediction, error, row.shape[1])])
 
