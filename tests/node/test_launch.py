@@ -177,9 +177,7 @@ def test_the_xml_variant_has_the_same_arguments(node_launch: ModuleType) -> None
     remaps = {remap.get("from"): remap.get("to") for remap in group.iter("remap")}
     expected = dict(started(node_launch, image="IMAGE", depth="DEPTH")["remappings"])
     named = {name: to.replace("$(var image)", "IMAGE").replace("$(var depth)", "DEPTH") for name, to in remaps.items()}
-    assert named == {
-        name: to if "IMAGE" in to or "DEPTH" in to else f"$(var {name})" for name, to in expected.items()
-    }
+    assert named == {name: to if "IMAGE" in to or "DEPTH" in to else f"$(var {name})" for name, to in expected.items()}
     order = [element.get("name") for element in group.findall("set_parameter")]
     assert order == [*node_launch.OVERRIDES, "use_sim_time", "autostart"]
     tags = [element.tag for element in group]
