@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from unit import miniature_videos
+from unit import miniature_data, miniature_videos
 from unit.films import Film, about
+from unit.miniature_videos import draw_video
 from unit.tiny_learners import DENSE, RECIPES, SPARSE, learner_of, options_of, tiny_checkpoints
 
 from instructseg.core import BadInput
 from instructseg.data.benchmarks import open_dataset
+from instructseg.data.readers.recordings import RecordedExpression, write_recording
 from instructseg.data.samples import Footage, Kind, Sample
 from instructseg.preprocessing import clip_pixels
 from instructseg.recipes.instructseg.images import frame_pixels
@@ -238,22 +240,38 @@ def test_what_has_no_words_or_no_public_truth_is_never_drawn(learners: dict[str,
     assert learner.takes(about(objects=())) is (recipe == "visa"), "the others have no way to refuse"
 
 
+def recording(folder: Path) -> None:
+    """A bag of ten pictures, every second of them annotated."""
+    video = draw_video("drive", 10)
+    frames = [(10**8 * i, video.images[i], None if i % 2 else video.labels[i].astype(np.uint16)) for i in range(10)]
+    said = [RecordedExpression("the red thing", (1,)), RecordedExpression("what moves?", (1, 2), kind=Kind.REASONING)]
+    write_recording(folder / "drive", frames, said, {1: "red", 2: "blue"}, {"train": [(0.0, 9.0)]})
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Roots of data sets with videos of nine frames or more."""
+    root = tmp_path_factory.mktemp("data")
+    roots = {name: root / name for name in ("ref-youtube-vos", "mevis", "revos", "reasonseg", "recordings")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(miniature_videos.draw_video, "__defaults__", (9, 2, 5))
+        miniature_videos.ref_youtube_vos(roots["ref-youtube-vos"])
+        miniature_videos.mevis(roots["mevis"])
+        miniature_videos.revos(roots["revos"])
+    miniature_data.reason_seg(roots["reasonseg"])
+    recording(roots["recordings"])
+    return roots
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_benchmarks_on_disk_become_examples(learners: dict[str, Learner], recipe: str, tmp_path: Path) -> None:
+def test_data_sets_on_disk_become_examples(learners: dict[str, Learner], recipe: str, on_disk: dict[str, Path]) -> None:
     learner, made = learners[recipe], []
-    miniature_videos.ref_youtube_vos(tmp_path / "rvos")
-    miniature_videos.revos(tmp_path / "revos")
-    for name, folder in (("ref-youtube-vos", "rvos"), ("revos", "revos")):
-        data = open_dataset(name, tmp_path / folder, "train")
-        scene = source_of(data, 1.0, learner.scene_of, learner.takes).scenes[0]
-        samples = [data[i] for i in scene[: learner.together]]
-        if recipe == "instructseg":
-            with pytest.raises(BadInput, match="has 4 frames; a key frame with its references needs 5"):
-                learner.example(samples, random.Random(0))
-            continue
-        made.append(learner.example(samples, random.Random(0)))
-    if made:
-        assert all(bool(torch.isfinite(loss)) for loss in learner.losses(made).values())
+    for name, root in on_disk.items():
+        data = open_dataset(name, root, "train")
+        for scene in source_of(data, 1.0, learner.scene_of, learner.takes).scenes:
+            made.append(learner.example([data[i] for i in scene[: learner.together]], random.Random(0)))
+    assert len(made) > len(on_disk)
+    assert all(bool(torch.isfinite(loss)) for loss in learner.losses(made).values())
 
 
 def test_too_few_frames_for_a_clip_of_videolisa_are_refused(learners: dict[str, Learner]) -> None:
