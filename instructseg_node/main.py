@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rclpy.init(args=arguments)
         node = InstructSegNode()
     except (BadInput, ParameterException, RuntimeError) as error:  # RuntimeError: what rcl and the DDS profile raise
-        print(f"instructseg_node cannot start: {error}", file=sys.stderr)
+        print(f"instructseg_node cannot start: {error}{_hint(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     executor = SingleThreadedExecutor()
@@ -57,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
     _end_if_a_thread_cannot()
     return 0
+
+
+def _hint(error: Exception) -> str:
+    """How to write what is often written wrongly."""
+    hints = {"DOUBLE": "with a decimal point, as in 1.0", "STRING_ARRAY": "as a list, as in [head, wrist]"}
+    wanted = [how for kind, how in hints.items() if f"expecting type '{kind}'" in str(error)]
+    return f"; write it {wanted[0]}" if wanted else ""
 
 
 def _end_if_a_thread_cannot() -> None:

@@ -66,6 +66,8 @@ class InstructSegNode(LifecycleNode):
         except Exception:
             super().destroy_node()  # nobody else can: the caller never gets the node
             raise
+        for words in parameters.strangers(getattr(self, "_parameter_overrides", ()), self.has_parameter):
+            self.get_logger().warning(words)
         self._segmenter_factory = segmenter_factory
         self._engine_class = engine_class
         self._segmenter: Segmenter | None = None

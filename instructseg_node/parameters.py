@@ -7,8 +7,9 @@ why. Each parameter also says when it is taken up; while a change would do nothi
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -267,6 +268,16 @@ def declare(node: Node) -> Settings:
         default = list(field.default) or [""] if isinstance(field.default, tuple) else field.default
         node.declare_parameter(name, default, _descriptor(field))
     return read(node)
+
+
+def strangers(given: Iterable[str], declared: Callable[[str], bool]) -> list[str]:
+    """What to say about names given at start that nobody has declared: ROS ignores them without a word."""
+    said = []
+    for name in given:
+        if not declared(name) and not name.startswith("qos_overrides."):
+            meant = difflib.get_close_matches(name, TABLE, 1)
+            said.append(f"parameter {name} is unknown and ignored" + (f"; is it {meant[0]}?" if meant else ""))
+    return said
 
 
 def read(node: Node) -> Settings:

@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterable, Sequence
 
 import rclpy
-from instructseg_msgs.msg import Instruction, Target, TargetArray
+from instructseg_msgs.msg import Instruction, InstructionArray, Target, TargetArray
 from instructseg_msgs.srv import Cancel
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from instructseg.core import BadInput, State
 from instructseg.spoken import hear
@@ -35,10 +36,13 @@ class Agent(Node):
         super().__init__("instructseg_agent", **node_arguments)
         self._numbers = itertools.count(1)
         self._mine: dict[str, str] = {}  # id -> text
+        self._listed: set[str] | None = None  # ids that the node works on, whoever asked
         self._verdicts: dict[tuple[str, str, int], str] = {}  # (id, camera, instance) -> what was said last
         self._publisher = self.create_publisher(Instruction, "instruction", 10)
         self._cancel = self.create_client(Cancel, "instructseg/cancel")
         self.create_subscription(TargetArray, "instructseg/targets", self._on_targets, 5)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(InstructionArray, "instructseg/instructions", self._on_instructions, latched)
 
     def say(self, line: str) -> str:
         """Do what one line asks for; the answer in words."""
@@ -52,9 +56,7 @@ class Agent(Node):
             return str(error)
         answer = self._end("") if said.cancels else ""
         if said.text:
-            identity = (
-                named.group(1) if named else next(n for i in self._numbers if (n := f"agent-{i}") not in self._mine)
-            )
+            identity = named.group(1) if named else self._fresh_id()
             verb = "replaced" if identity in self._mine else "asked"
             self._publisher.publish(Instruction(id=identity, text=said.text, mode=Instruction.TRACK))
             self._mine[identity] = said.text
@@ -66,7 +68,12 @@ class Agent(Node):
         heard = self._publisher.get_subscription_count() and self.count_publishers(
             self.resolve_topic_name("instructseg/targets")
         )
-        return bool(heard and self._cancel.service_is_ready())
+        return bool(heard and self._listed is not None and self._cancel.service_is_ready())
+
+    def _fresh_id(self) -> str:
+        """One that neither we nor another agent uses: a known id would replace that one's instruction."""
+        used = self._mine.keys() | (self._listed or set())
+        return next(name for number in self._numbers if (name := f"agent-{number}") not in used)
 
     def _end(self, identity: str) -> str:
         """Cancel one instruction, or all with an empty id, and wait for the node's answer."""
@@ -76,6 +83,9 @@ class Agent(Node):
         for ended in response.cancelled:
             self._mine.pop(ended, None)
         return f"ended: {', '.join(response.cancelled) or 'nothing'}" if response.success else response.message
+
+    def _on_instructions(self, message: InstructionArray) -> None:
+        self._listed = {status.instruction.id for status in message.instructions}
 
     def _on_targets(self, message: TargetArray) -> None:
         """Print what has changed. A verdict belongs to the text that it names, not to one that was replaced since."""

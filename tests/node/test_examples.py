@@ -60,6 +60,15 @@ def test_lines_become_instructions_with_ids(agent: Agent) -> None:
     wait_for(agent, {})
 
 
+def test_two_agents_do_not_take_each_others_ids(ros: Any, agent: Agent) -> None:
+    assert agent.say("the red block") == "asked agent-1: the red block"
+    wait_for(agent, {"agent-1": "the red block"})
+    other = example(ros, Agent)
+    ros.wait(other.connected, "the other agent's connections")
+    assert other.say("the green block") == "asked agent-2: the green block"
+    wait_for(agent, {"agent-1": "the red block", "agent-2": "the green block"})
+
+
 def test_lines_that_mean_nothing_are_answered_in_words(agent: Agent) -> None:
     assert "nothing but fillers" in agent.say("um")
     assert "special tokens" in agent.say("mug: the <TRK>")

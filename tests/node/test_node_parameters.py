@@ -47,6 +47,14 @@ def test_the_limits_are_those_that_settings_and_engine_take(name) -> None:
         assert settings.engine is not None
 
 
+def test_names_that_nobody_knows_are_told_of(ros, capfd) -> None:
+    Harness(ros, present_treshold=0.4, speed=3, present_threshold=0.6, use_sim_time=False)
+    log = capfd.readouterr().err
+    assert "parameter present_treshold is unknown and ignored; is it present_threshold?" in log
+    assert "parameter speed is unknown and ignored\n" in log
+    assert log.count("unknown and ignored") == 2
+
+
 REFUSED = [
     ("present_threshold", 1.5, "present_threshold"),
     ("max_targets", 0, "max_targets"),

@@ -155,7 +155,8 @@ def test_a_wait_that_a_signal_breaks_is_an_end_and_any_other_is_a_fault(cause: s
     ("arguments", "words"),
     [
         (["-p", "present_threshold:=5.0"], "present_threshold"),
-        (["-p", "max_rate:=5"], "max_rate"),
+        (["-p", "max_rate:=5"], "max_rate; write it with a decimal point, as in 1.0"),
+        (["-p", "cameras:=head"], "cameras; write it as a list, as in [head, wrist]"),
         (["-p", "frame_policy:=every", "-p", "max_rate:=3.0"], "'every' drops none"),
         (["-p", "broken"], "broken"),
     ],
