@@ -276,3 +276,12 @@ def test_calls_that_cannot_be_answered(tmp_path: Path, capsys, words: list[str],
     error = capsys.readouterr().err
     assert what in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_call_with_a_wrong_checkpoint_leaves_nothing_behind(tmp_path: Path, capsys) -> None:
+    miniature_videos.mevis(tmp_path / "data")
+    out = tmp_path / "out"
+    given = ["eval", "mevis", "--root", tmp_path / "data", "--split", "valid_u", "--recipe", "gsva", "--out", out]
+    assert cli.main([str(word) for word in given]) == 2
+    assert "recipe 'gsva' ships no weights" in capsys.readouterr().err
+    assert not out.exists()

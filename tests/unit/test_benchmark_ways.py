@@ -12,6 +12,8 @@ import pytest
 from unit.drawn_samples import drawn_video, sample_about
 from unit.fake_tracker import FakeTracker
 from unit.known_answers import RED, KnownSegmenter, Meaning
+from unit.tiny_gsva import tiny_checkpoint as tiny_gsva
+from unit.tiny_gsva import tiny_options as tiny_gsva_options
 from unit.tiny_instructseg import tiny_checkpoint as tiny_instructseg
 from unit.tiny_videolisa import tiny_checkpoint as tiny_videolisa
 
@@ -26,11 +28,14 @@ from instructseg.evaluation.benchmarks.protocol import FIRST_MASKS, Protocol, fi
 from instructseg.evaluation.benchmarks.run import Asked, Offline
 from instructseg.evaluation.benchmarks.ways import Answer, find_way
 from instructseg.options import parse_options
+from instructseg.recipes.gsva.conversations import CONVERSATIONS
+from instructseg.recipes.gsva.prompts import phrases_question
 from instructseg.registry import RECIPES
 from instructseg.sampling import spread_or_repeat
 from instructseg.tracking.following import FollowingSegmenter
 
 RATE = 10.0
+LLAVA = CONVERSATIONS["llava_v1"]
 
 
 @dataclasses.dataclass
@@ -292,6 +297,29 @@ def _template(segmenter, name: str):
     segmenter.options = dataclasses.replace(before, template=name)
     yield
     segmenter.options = before
+
+
+def test_gsva_is_asked_with_the_published_question_over_all_sentences(tmp_path: Path) -> None:
+    """Every sentence gets a mask, refused or not; refusal is read from its score."""
+    protocol = find_protocol("gsva", benchmark("grefcoco"))
+    folder = tiny_gsva(tmp_path)
+    options = tiny_gsva_options(folder) | protocol.options
+    segmenter = instructseg.load("gsva", folder, "cpu", "float32", options)
+    texts = ["man with a cup and a plate", "what is left?", "blue ball."]
+    (question,) = segmenter.questions("; ".join(texts) + ";")
+    expected = phrases_question(["man with a cup and a plate", "what is left", "blue ball"])
+    assert question.prompt == tuple(segmenter.vocabulary.pieces.encode_with_images(LLAVA.prompt(expected)))
+    video = drawn_video(1)
+    given = answers("image", segmenter, video, *texts, protocol=protocol)
+    masks = [target.token is not None for target in _targets(segmenter, video, texts)]
+    refused = [target.rejection_score >= 0.5 for target in _targets(segmenter, video, texts)]
+    assert masks == [True] * 3
+    assert [answer.refused for answer in given.kept] == refused
+
+
+def _targets(segmenter, video, texts: list[str]) -> tuple[Target, ...]:
+    frame = EncodedFootage(segmenter, video, RATE).encoded(0)
+    return segmenter.ground(Clip((frame,)), [Instruction("a", "; ".join(texts) + ";")])[0].targets
 
 
 def test_instructseg_gives_probabilities_for_fusing(tmp_path: Path) -> None:

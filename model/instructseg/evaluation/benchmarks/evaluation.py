@@ -16,7 +16,7 @@ from .groups import footage_groups, still_to_ask, whole_groups
 from .joined import JoinedReferences
 from .predictions import Prediction, PredictionFile, RunDescription, described_run, read_predictions
 from .protocol import Protocol, find_protocol
-from .run import ASKED_TOGETHER, Offline, predict
+from .run import ASKED_TOGETHER, Answering, Offline, predict
 from .scoring import Scores, find_metric, score
 from .shards import Shard, Together, parse_shard
 from .streaming import Streaming, check_streaming, streaming_settings
@@ -83,13 +83,15 @@ class Evaluation:
         self.together.close()
 
     def _ask(self, todo: list[list[int]], shard: Shard) -> None:
+        segmenter = self._segmenter or self._load()
+        answering: Answering
+        if self.streaming:
+            answering = Streaming(segmenter, self.arguments.rate, self.charges)
+        else:
+            answering = Offline(segmenter, self.protocol, self.arguments.rate)
+        at_once = max(ASKED_TOGETHER, self.protocol.together)
+        # Opened when there is a model: a call with a wrong checkpoint leaves nothing behind.
         with PredictionFile(self.folder, self.run, (shard.index, shard.count)) as file:
-            segmenter = self._segmenter or self._load()
-            if self.streaming:
-                answering = Streaming(segmenter, self.arguments.rate, self.charges)
-            else:
-                answering = Offline(segmenter, self.protocol, self.arguments.rate)
-            at_once = max(ASKED_TOGETHER, self.protocol.together)
             predict(answering, self.dataset, todo, file, at_once, progress=self.together.is_main)
 
     def _load(self) -> Segmenter:
