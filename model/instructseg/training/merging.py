@@ -48,6 +48,14 @@ def under_published_names(state: Mapping[str, torch.Tensor], report: LoadReport)
     return {keys[name]: tensor for name, tensor in state.items()}
 
 
+def copy_part(part: Path | None, source: Path, folder: Path) -> None:
+    """Copy a folder that lies in the checkpoint ``source``, as a vision tower may, to the same place in ``folder``;
+    one that lies elsewhere (None: nowhere) stays where it is."""
+    if part is not None and part.resolve().is_relative_to(source.resolve()):
+        place = folder / part.resolve().relative_to(source.resolve())
+        shutil.copytree(part, place, dirs_exist_ok=True)
+
+
 def write_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], base: Path) -> None:
     """``model.safetensors`` (in several files with an index where it is large), ``config.json`` and the tokenizer's
     files of ``base``. Raises BadInput where a weight is not finite."""

@@ -19,13 +19,14 @@ from torch import nn
 from ...checkpoints import read_json, resolve_checkpoint
 from ...core import BadInput
 from ...data.samples import Kind, Sample
+from ...modules.clip_patches import find_clip
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
 from ...training.adapters import hold_in_float32, mark_of
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.image_samples import Picture, has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
-from ...training.merging import merged_state, write_checkpoint
+from ...training.merging import copy_part, merged_state, write_checkpoint
 from .checkpoint import PEFT_PREFIX, Loaded, load_checkpoint
 from .configuration import GsvaOptions
 from .conversations import CONVERSATIONS, answer_labels, mark_image, truncate
@@ -139,6 +140,9 @@ class GsvaLearner(Learner):
         rows = self.module.config.llama.vocab_size
         config = read_json(self.source / "config.json") | {"architectures": [architecture], "vocab_size": rows}
         write_checkpoint(folder, tensors, config, self.source)
+        if not clip_inside:
+            named = config.get("mm_vision_tower") or config.get("vision_tower", "")
+            copy_part(find_clip(self.options.clip, named, self.source), self.source, folder)
         added = self.vocabulary.pieces.added
         (folder / "added_tokens.json").write_text(json.dumps(added, indent=2) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from torch import nn
 from ...checkpoints import read_json, resolve_checkpoint
 from ...core import BadInput
 from ...data.samples import Kind, Sample
-from ...modules.clip_patches import ClipPatches
+from ...modules.clip_patches import ClipPatches, find_clip
 from ...modules.splicing import IGNORE_LABEL
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
@@ -22,7 +22,7 @@ from ...sentencepieces import IMAGE_PLACEHOLDER
 from ...training.adapters import hold_in_float32, mark_of
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.learner import Learner, LoraSettings, Published
-from ...training.merging import merged_state, under_published_names, write_checkpoint
+from ...training.merging import copy_part, merged_state, under_published_names, write_checkpoint
 from ...training.video_samples import FrameReader
 from .checkpoint import Loaded, load_checkpoint
 from .configuration import VideoLISAOptions
@@ -143,9 +143,11 @@ class VideoLISALearner(Learner):
         return {"total": found.total, "text": found.text, "bce": found.bce, "dice": found.dice}
 
     def save_merged(self, folder: Path) -> None:
-        """The published layout: SAM inside, CLIP not."""
+        """The published layout: SAM inside, CLIP not, or in a folder of its own where it was so."""
         tensors = under_published_names(merged_state(self.module.model), self.report)
         write_checkpoint(folder, tensors, read_json(self.source / "config.json"), self.source)
+        tower = find_clip(self.options.clip, self.module.model.config.mm_vision_tower, self.source)
+        copy_part(tower, self.source, folder)
 
     def _clip(self, frames: FrameReader, draw: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(sparse frame numbers, positions among them of the dense frames); each dense frame is annotated, and the

@@ -22,7 +22,7 @@ from ...training.adapters import hold_in_float32, mark_of
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
-from ...training.merging import merged_state, under_published_names, write_checkpoint
+from ...training.merging import copy_part, merged_state, under_published_names, write_checkpoint
 from ...training.video_samples import FrameReader
 from .checkpoint import TOWER, Loaded, load_checkpoint
 from .configuration import VisaOptions
@@ -65,7 +65,8 @@ class VisaLearner(Learner):
 
     def __init__(self, loaded: Loaded, source: Path, lora: LoraSettings) -> None:
         self.module: VisaModel = loaded.model
-        self.tokenizer, self.seg_id, self.source, self.report = loaded.tokenizer, loaded.seg_id, source, loaded.report
+        self.tokenizer, self.seg_id, self.clip_folder = loaded.tokenizer, loaded.seg_id, loaded.clip_folder
+        self.source, self.report = source, loaded.report
         lora = lora.filled(LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
         self.trained = prepare_training(self.module, lora.rank, lora.alpha, lora.dropout)
         hold_in_float32(self.module, self.trained)
@@ -107,6 +108,7 @@ class VisaLearner(Learner):
         state = {name: t for name, t in merged_state(self.module).items() if inside or not name.startswith("clip.")}
         config = read_json(self.source / "config.json") | {"vocab_size": self.module.config.vocabulary}
         write_checkpoint(folder, under_published_names(state, self.report), config, self.source)
+        copy_part(self.clip_folder, self.source, folder)
         (folder / "added_tokens.json").write_text(json.dumps({SEG: self.seg_id}) + "\n", encoding="utf-8")
 
     def _choose(self, frames: FrameReader, draw: random.Random) -> tuple[tuple[int, ...], int, list[int]]:
