@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from unit import tiny_videolisa, tiny_visa
 from unit.films import Film, about
 from unit.tiny_learners import RECIPES, learner_of, options_of, tiny_checkpoints
 
@@ -20,7 +21,7 @@ from instructseg.training.finetuning.loop import Training
 from instructseg.training.finetuning.mixture import source_of
 from instructseg.training.finetuning.processes import Processes
 from instructseg.training.finetuning.state import states_in
-from instructseg.training.learner import Learner
+from instructseg.training.learner import Learner, LoraSettings, build_learner
 from instructseg.training.merging import merged_state
 
 
@@ -89,6 +90,25 @@ def test_it_learns_what_trains_and_what_it_saves_is_what_it_learned(
     assert state.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(state[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_what_training_elsewhere_left_is_where_training_begins(tmp_path: Path) -> None:
+    """LoRA beside the weights is merged first; VISA's dump has CLIP among its weights, and so has what is saved."""
+    dumps = {
+        "videolisa": tiny_videolisa.tiny_checkpoint(tmp_path / "videolisa", "peft"),
+        "visa": tiny_visa.tiny_checkpoint(tmp_path / "visa", "dump"),
+    }
+    for recipe, folder in dumps.items():
+        options = options_of(recipe, folder) if recipe == "videolisa" else {}
+        learner = build_learner(recipe, folder, torch.device("cpu"), None, options, LoraSettings(rank=3))
+        begun = instructseg.load(recipe, folder, device="cpu", options=options).model.state_dict()
+        learner.save_merged(tmp_path / "merged" / recipe)
+        saved = load_file(tmp_path / "merged" / recipe / "model.safetensors")
+        assert any("vision_tower" in name for name in saved) is (recipe == "visa")
+        used = instructseg.load(recipe, tmp_path / "merged" / recipe, device="cpu", options=options)
+        assert used.load_report.merged == () and learner.report.merged != ()
+        for name, tensor in used.model.state_dict().items():
+            torch.testing.assert_close(tensor, begun[name])
 
 
 class Films(list):
