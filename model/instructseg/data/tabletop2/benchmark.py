@@ -81,7 +81,14 @@ def read_written(path: Path) -> dict[int, list[tuple[str, list[list[int]], str]]
         raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} must map scene numbers to lists of instructions; got {type(content).__name__}")
-    return {_scene_number(path, key): [_row(path, key, row) for row in rows or []] for key, rows in content.items()}
+    return {_scene_number(path, key): [_row(path, key, row) for row in _rows(path, key, rows)]
+            for key, rows in content.items()}  # fmt: skip
+
+
+def _rows(path: Path, key: Any, rows: Any) -> list:
+    if rows is not None and not isinstance(rows, list):
+        raise BadInput(f"{path}, scene {key}: must be a list of instructions; got {rows!r}")
+    return rows or []
 
 
 def _scene_number(path: Path, key: Any) -> int:
