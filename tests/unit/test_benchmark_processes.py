@@ -139,6 +139,16 @@ def test_two_processes_of_one_machine(root: Path, tmp_path: Path) -> None:
     assert table(tmp_path / "out") == table(tmp_path / "whole")
 
 
+@pytest.mark.process
+def test_scoring_by_several_processes_gives_the_same_table(root: Path, tmp_path: Path) -> None:
+    run(KnownSegmenter(broken=["Thing 0 on the 1. row"]), words_for(root, tmp_path / "out", "--shard", "0/2"))
+    run(None, words_for(root, tmp_path / "out", "--score"))
+    alone = table(tmp_path / "out")
+    assert len(alone["missing"]) == 4 and len(alone["failed"]) == 1
+    run(None, words_for(root, tmp_path / "out", "--score", "--jobs", "2"))
+    assert table(tmp_path / "out") == alone
+
+
 def test_parts_of_parts_cover_everything_once() -> None:
     for total in (1, 7, 100):
         parts = [Shard(i, 6).part(total) for i in range(6)]

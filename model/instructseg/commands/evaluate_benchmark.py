@@ -42,6 +42,8 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
                         "up to whole videos")  # fmt: skip
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="this machine's part of the samples; see docs")
     parser.add_argument("--retry", action="store_true", help="ask again what failed in an earlier run")
+    parser.add_argument("--jobs", type=whole_number(1, 256), default=1, metavar="N", help="processes that score "
+                        "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--score", action="store_true", help="only score what lies in --out, without a model")
 
 

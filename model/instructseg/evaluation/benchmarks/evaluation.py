@@ -77,7 +77,7 @@ class Evaluation:
 
     def score(self, predictions: dict[int, Prediction]) -> Scores:
         metric = find_metric(self.row, self.protocol.fusion)
-        return score(metric, self.dataset, self.groups, predictions)
+        return score(metric, self.dataset, self.groups, predictions, jobs=self.arguments.jobs)
 
     def close(self) -> None:
         self.together.close()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -55,21 +58,27 @@ def score(
     groups: Sequence[Sequence[int]],
     predictions: Mapping[int, Prediction],
     progress: bool = True,
+    jobs: int = 1,
 ) -> Scores:
-    """Every sample of the groups (by footage) counts, whether or not there is a prediction."""
-    scorer = _Scorer(metric, dataset, predictions)
+    """Every sample of the groups (by footage) counts, whether or not there is a prediction. jobs: processes."""
+    tasks = [(group, {index: predictions[index] for index in group if index in predictions}) for group in groups]
     judged: list[Judged] = []
-    with tqdm(total=sum(map(len, groups)), desc="scoring", unit=" samples", disable=None if progress else True) as bar:
-        for group in groups:
-            judged += scorer.group(group)
+    missing: list[str] = []
+    failed: dict[str, str] = {}
+    total = sum(map(len, groups))
+    with tqdm(total=total, desc="scoring", unit=" samples", disable=None if progress else True) as bar:
+        for group, part in zip(groups, _parts(metric, dataset, tasks, jobs), strict=True):
+            judged += part.judged
+            missing += part.missing
+            failed |= part.failed
             bar.update(len(group))
     if not judged:
         raise BadInput(f"{dataset.name}, split {dataset.split}: there is no sample to score")
     judged.sort(key=lambda one: one.index)
+    labels = [one.labels for one in judged]
     columns = columns_of(judged)
-    table = metric.table(columns, [one.labels for one in judged])
-    ranges = intervals(metric, columns, [one.labels for one in judged])
-    return Scores(metric.headline, table, ranges, sum(map(len, groups)), scorer.missing, scorer.failed, judged)
+    ranges = intervals(metric, columns, labels)
+    return Scores(metric.headline, metric.table(columns, labels), ranges, total, missing, failed, judged)
 
 
 def columns_of(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
@@ -79,54 +88,92 @@ def columns_of(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
     return columns | {"group": numbers}
 
 
-class _Scorer:
-    def __init__(self, metric: Metric, dataset: Dataset, predictions: Mapping[int, Prediction]) -> None:
-        self.metric, self.dataset, self.predictions = metric, dataset, predictions
-        self.missing: list[str] = []
-        self.failed: dict[str, str] = {}
+Task = tuple[Sequence[int], Mapping[int, Prediction]]
 
-    def group(self, indices: Sequence[int]) -> list[Judged]:
-        """Samples of one footage; what cannot be read counts as zero under its number."""
-        judged, samples, at = [], [], []
+
+@dataclasses.dataclass
+class _Part:
+    """What was found of one footage."""
+
+    judged: list[Judged] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _parts(metric: Metric, dataset: Dataset, tasks: Sequence[Task], jobs: int) -> Iterator[_Part]:
+    """In order, computed here or by processes of their own."""
+    if jobs == 1:
+        yield from (_Scorer(metric, dataset, task[1]).group(task[0]) for task in tasks)
+        return
+    # Spawned: a fork would copy the threads of torch and OpenCV in whatever state they are.
+    ways = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, ways, initializer=_begin_worker, initargs=(metric, dataset)) as pool:
+        yield from pool.map(_work, tasks)
+
+
+_worker: dict[str, Any] = {}  # of a spawned process: what all of its tasks share
+
+
+def _begin_worker(metric: Metric, dataset: Dataset) -> None:
+    _worker.update(metric=metric, dataset=dataset)
+
+
+def _work(task: Task) -> _Part:
+    return _Scorer(_worker["metric"], _worker["dataset"], task[1]).group(task[0])
+
+
+class _Scorer:
+    """Of one footage."""
+
+    def __init__(self, metric: Metric, dataset: Dataset, predictions: Mapping[int, Prediction]) -> None:
+        self.metric, self.dataset, self.predictions, self.part = metric, dataset, predictions, _Part()
+
+    def group(self, indices: Sequence[int]) -> _Part:
+        """What cannot be read counts as zero under its number."""
+        samples: list[Sample] = []
+        at: list[int] = []
         for index in indices:
             try:
                 samples.append(self.dataset[index])
                 at.append(index)
             except BadInput as error:
                 name = f"sample {index}"
-                self.failed[name] = str(error)
-                judged.append(self.metric.nothing(index, name))
+                self.part.failed[name] = str(error)
+                self.part.judged.append(self.metric.nothing(index, name))
         given = [self._prediction(index, sample) for index, sample in zip(at, samples, strict=True)]
-        if self.metric.whole:
-            return judged + (self._judge(samples, given, at) if at else [])
-        for sample, prediction, index in zip(samples, given, at, strict=True):
-            judged += self._judge([sample], [prediction], [index])
-        return judged
+        if self.metric.whole and at:
+            self._judge(samples, given, at)
+        elif not self.metric.whole:
+            for sample, prediction, index in zip(samples, given, at, strict=True):
+                self._judge([sample], [prediction], [index])
+        return self.part
 
     def _prediction(self, index: int, sample: Sample) -> Prediction | None:
         prediction = self.predictions.get(index)
         if prediction is None:
-            self.missing.append(sample.id)
+            self.part.missing.append(sample.id)
         elif prediction.error:
-            self.failed[sample.id] = prediction.error
+            self.part.failed[sample.id] = prediction.error
         elif prediction.id != sample.id:
-            self.failed[sample.id] = f"its prediction is of {prediction.id!r}: the data set has changed since"
+            self.part.failed[sample.id] = f"its prediction is of {prediction.id!r}: the data set has changed since"
             return None
         return prediction
 
-    def _judge(self, samples: list[Sample], given: list[Prediction | None], at: list[int]) -> list[Judged]:
+    def _judge(self, samples: list[Sample], given: list[Prediction | None], at: list[int]) -> None:
         try:
-            return self.metric.judge(samples, given, at)
+            self.part.judged += self.metric.judge(samples, given, at)
         except BadInput as error:
             unfit = {i: reason for i in range(len(at)) if (reason := _misfit(samples[i], given[i]))}
             for i, reason in unfit.items():
-                self.failed[samples[i].id] = reason
+                self.part.failed[samples[i].id] = reason
                 given[i] = None
             if unfit:
-                return self._judge(samples, given, at)
-            for sample in samples:
-                self.failed[sample.id] = str(error)
-            return [self.metric.nothing(index, sample.id) for index, sample in zip(at, samples, strict=True)]
+                self._judge(samples, given, at)
+                return
+            self.part.failed |= {sample.id: str(error) for sample in samples}
+            self.part.judged += [
+                self.metric.nothing(index, sample.id) for index, sample in zip(at, samples, strict=True)
+            ]
 
 
 def _misfit(sample: Sample, prediction: Prediction | None) -> str:

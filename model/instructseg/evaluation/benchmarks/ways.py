@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from ...sampling import sparse_dense, spread_or_repeat
 from .footages import EncodedFootage
 from .masks import encode_mask, encode_soft
 from .protocol import Protocol
+
+if TYPE_CHECKING:
+    from ...tracking.memory import MemoryTracker
 
 LONGEST = 900  # characters of several sentences in one instruction; an instruction may have 1000
 MOST_IN_CLIP = 512
@@ -222,7 +226,13 @@ def given_mask(
     return answers
 
 
-def _carry(tracker, frames: EncodedFootage, starts: list[tuple[int, np.ndarray]], answer: Answer, backwards=True):
+def _carry(
+    tracker: MemoryTracker,
+    frames: EncodedFootage,
+    starts: list[tuple[int, np.ndarray]],
+    answer: Answer,
+    backwards: bool = True,
+) -> None:
     """Masks at frames to masks on all frames, by memory."""
     found: dict[int, list[np.ndarray]] = {}
     for start, mask in starts:
