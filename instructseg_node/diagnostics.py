@@ -41,7 +41,9 @@ _LEVELS = {
 
 
 # Frames are left out for these reasons on purpose, or because a newer one was there; the others are trouble.
-_ORDINARY_DROPS = frozenset({"replaced", "rate_limit", "degraded", "reset", "stopped", "not_running", "fault"})
+_ORDINARY_DROPS = frozenset(
+    {"replaced", "rate_limit", "degraded", "reset", "paused", "stopped", "not_running", "fault"}
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,9 +108,13 @@ class InstructSegNode(LifecycleNode):
         self._outputs.spatial.forget()
 
     def switch(self, on: bool) -> None:
-        """Look at the images that come, or not; off: what was seen last has no place any more. On an active node."""
+        """On an active node: look at the images that come, or not; off: what was seen last is STALE, at once, and has
+        no place any more."""
         self._inputs.enabled = on
-        if not on:
+        if on:
+            self._engine.resume()
+        else:
+            self._engine.pause("switched off by ~/enable")
             self._outputs.spatial.forget()
 
     # Lifecycle

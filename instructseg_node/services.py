@@ -41,7 +41,7 @@ class Services:
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Off: images are not looked at, so every target becomes STALE; no target is forgotten."""
+        """Off: images are not looked at, so every target becomes STALE, at once; no target is forgotten."""
         inputs = self._node.inputs
         response.success = inputs is not None
         response.message = "" if response.success else f"the node is {self._node.phase}: activate it"

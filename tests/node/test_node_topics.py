@@ -276,6 +276,23 @@ def test_services_cancel_reset_and_enable(ros) -> None:
     assert cancel.call(Cancel.Request(), timeout_sec=5.0).cancelled == ["a"]
 
 
+def test_switching_off_is_stale_at_once_however_long_silence_is_borne(ros) -> None:
+    harness = Harness(ros, stale_after=30.0).up("targets", "rejection", "instructions")
+    harness.say("red")
+    harness.show_until_state(Target.PRESENT, "red")
+    enable = harness.peer.create_client(SetBool, f"{NODE}/enable")
+    assert enable.call(SetBool.Request(data=False), timeout_sec=10.0).success
+    harness.wait(lambda: harness.heard["rejection"][-1].after == Target.STALE, "STALE")
+    assert harness.heard["rejection"][-1].reason == "switched off by ~/enable"
+    harness.wait(lambda: harness.heard["instructions"][-1].instructions[0].state == Target.STALE, "STALE in the list")
+    before = harness.settle()
+    for _ in range(5):
+        harness.show("red")
+    assert harness.settle()["targets"] == before["targets"]
+    assert enable.call(SetBool.Request(data=True), timeout_sec=10.0).success
+    harness.show_until_state(Target.PRESENT, "red")
+
+
 def test_deactivate_says_that_nothing_is_worked_on(ros) -> None:
     harness = Harness(ros).up("targets")
     harness.say("red")

@@ -35,7 +35,11 @@ def stale(owner: Owner) -> None:
     owner.engine.check_stale()
 
 
-@pytest.mark.parametrize("end", [cancel, replace_by_id, replace_all, reset, stale])
+def pause(owner: Owner) -> None:
+    owner.engine.pause("switched off")
+
+
+@pytest.mark.parametrize("end", [cancel, replace_by_id, replace_all, reset, stale, pause])
 def test_a_result_on_its_way_out_does_not_show_what_has_ended_meanwhile(end) -> None:
     owner = Owner()
     hold, held = threading.Event(), threading.Event()
@@ -68,6 +72,31 @@ def test_a_result_on_its_way_out_does_not_show_what_has_ended_meanwhile(end) -> 
         assert all(target.mask is None and target.confidence is None for target in of_a)
         if end in (cancel, replace_by_id):  # the other one is still seen
             assert State.PRESENT in {t.state for t in owner.results[count].targets if t.instruction is B}
+
+
+def test_a_pause_is_stale_at_once_and_until_it_is_over() -> None:
+    owner = Owner()
+    gate = owner.segmenter.gates
+    with owner:
+        owner.engine.set_instruction(A)
+        last = owner.wait_for(State.PRESENT, 0.0, "red")
+        count = len(owner.results)
+        gate["segment"] = threading.Event()
+        owner.segmenter.entered["segment"].clear()
+        owner.engine.submit_frame(colour_frame(last + 0.1, "red"))
+        assert owner.segmenter.entered["segment"].wait(20.0)  # a frame is inside the model
+        owner.engine.pause("switched off")
+        assert owner.rejections[-1].after is State.STALE and owner.rejections[-1].reason == "switched off"
+        gate.pop("segment").set()
+        assert eventually(lambda: owner.engine.statistics().drops.get("paused") == 1)
+        owner.engine.submit_frame(colour_frame(last + 0.2, "red"))
+        owner.clock.ns += 10 * SECOND
+        owner.engine.check_stale()
+        assert eventually(lambda: owner.engine.statistics().drops.get("paused") == 2)
+        (status,) = owner.engine.statistics().instructions
+        assert (status.state, status.reason, len(owner.results)) == (State.STALE, "switched off", count)
+        owner.engine.resume()
+        owner.wait_for(State.PRESENT, last + 11.0, "red")
 
 
 def test_ending_an_instruction_waits_for_a_result_that_is_going_out() -> None:

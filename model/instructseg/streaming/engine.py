@@ -135,6 +135,25 @@ class StreamingEngine:
         self._state.outbox.deliver()
         self._wait_for_publication()
 
+    def pause(self, why: str) -> None:
+        """Look at no frame until :meth:`resume`: every target becomes STALE at once, for this reason; frames that wait
+        are dropped. Nothing is forgotten. No result that is published after this shows anything."""
+        self._catch_up()
+        state = self._state
+        for _ in range(self._box.clear()):
+            state.recorder.count("drops", "paused")
+        with state.guard:
+            state.paused = why
+            state.mark_stale(0, self._started_ns, why)
+            state.post_events()
+        state.outbox.deliver()
+        self._wait_for_publication()
+
+    def resume(self) -> None:
+        """Look at frames again."""
+        with self._state.guard:
+            self._state.paused = ""
+
     def reconfigure(self, config: EngineConfig) -> None:
         """Go by another configuration from the next step on; nothing is forgotten. A lower ``max_instructions`` ends
         none that is there. Raises BadInput, and changes nothing, for a field that holds for the engine's life
@@ -236,7 +255,8 @@ class StreamingEngine:
             now_ns = self._state.clock_ns()
             self._started_ns = min(self._started_ns, now_ns)
             self._state.book.expire(now_ns)
-            self._state.mark_stale(round(self.config.stale_after * 1e9), self._started_ns)
+            stale_after_ns = round(self.config.stale_after * 1e9)
+            self._state.mark_stale(stale_after_ns, self._started_ns, self._state.paused or None)
             self._state.post_events()
         self._state.outbox.deliver()
 

@@ -180,9 +180,9 @@ class MaskStep:
         return FrameResult(frame, tuple(targets), age_s, look.timings, answered, last)
 
     def _is_obsolete(self, look: Look) -> bool:
-        if look.stream.buffer.epoch == look.epoch:
+        if look.stream.buffer.epoch == look.epoch and not self._state.paused:
             return False
-        self._state.recorder.count("drops", "reset")
+        self._state.recorder.count("drops", "paused" if self._state.paused else "reset")
         return True
 
     def _check_epoch(self, look: Look) -> None:

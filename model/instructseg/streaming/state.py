@@ -74,6 +74,7 @@ class StreamState:
         self.recorder = Recorder()
         self.outbox = Outbox(self._callback_failed)
         self.degradation = self._degradation()
+        self.paused = ""  # why nothing is looked at, or ""
         self._log = log or logging.getLogger("instructseg.streaming").log
         self._last_said: dict[str, float] = {}
         self._reported: tuple[InstructionStatus, ...] = ()
