@@ -18,6 +18,7 @@ from instructseg.core import BadInput, EncodedFrame, Grounding, Segmenter, Targe
 from instructseg.data.instructions import Slot
 from instructseg.data.scene import CLUTTER, Episode
 from instructseg.data.tabletop2.benchmark import draw_case
+from instructseg.data.tabletop2.drawing import draw_episode
 from instructseg.data.tabletop2.facts import WorldFacts
 from instructseg.data.tabletop2.questions import Asked
 from instructseg.data.tabletop2.rendering import WorldRenderer
@@ -93,6 +94,23 @@ def test_the_renderer_shows_what_the_description_says(renderer: WorldRenderer) -
             assert areas[-1][number] > 0.3 * areas[KEY][number], "it returns"
         for item in (o for o in facts.objects if o.shape == CLUTTER):
             assert areas[KEY][item.id] > 0
+
+
+def test_drawn_scenes_show_the_same_things_at_the_same_places(renderer: WorldRenderer) -> None:
+    overlaps = []
+    for split, index in (("train", 1), ("held_out", 2), ("val", 4)):
+        world = draw_case(split, index).world
+        drawn, rendered = draw_episode(world, 160, 120, TIMES[:5]), renderer.episode(world, TIMES[:5])
+        assert drawn.images.shape == rendered.images.shape and drawn.images.dtype == np.uint8
+        assert np.array_equal(drawn.motions, rendered.motions) and drawn.objects == rendered.objects
+        for item in (o for o in world.objects if o.shape != CLUTTER):
+            ours, theirs = (episode.instances[KEY] == item.id for episode in (drawn, rendered))
+            overlaps.append(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
+            colours = [episode.images[KEY][ours & theirs].mean(axis=0) for episode in (drawn, rendered)]
+            assert np.abs(colours[0] - colours[1]).max() < 60, item
+    assert np.mean(overlaps) > 0.85 and min(overlaps) > 0.5
+    again = draw_episode(draw_case("train", 1).world, 160, 120, TIMES[:5])
+    assert np.array_equal(again.images, draw_episode(draw_case("train", 1).world, 160, 120, TIMES[:5]).images)
 
 
 def test_right_answers_give_full_figures(renderer: WorldRenderer) -> None:
