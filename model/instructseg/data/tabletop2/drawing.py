@@ -20,7 +20,8 @@ from .assets import ROD_HEIGHT, ROD_RADIUS, cuboid, meshes
 from .things import ROD, SCALES
 from .world import KEY, TIMES, World
 
-_SUPERSAMPLE = 2
+_SUPERSAMPLE = 3  # odd: the middle of a pixel is one of its samples
+_MIDDLE = _SUPERSAMPLE // 2
 _SPHERE = [(math.cos(a), 1 + math.sin(a)) for a in np.linspace(-math.pi / 2, math.pi / 2, 11)]
 
 
@@ -65,7 +66,7 @@ def draw_frame(spec: SceneSpec, t: float, width: int, height: int) -> tuple[np.n
     canvas[shown] = np.concatenate(colours)[drawn[shown] - 1]
     ids = np.concatenate([np.zeros(1, np.uint8), *owners])[drawn]
     image = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
-    return image, np.ascontiguousarray(ids[::_SUPERSAMPLE, ::_SUPERSAMPLE])
+    return image, np.ascontiguousarray(ids[_MIDDLE::_SUPERSAMPLE, _MIDDLE::_SUPERSAMPLE])
 
 
 @functools.cache
@@ -116,7 +117,7 @@ def _project(points: np.ndarray, eye: np.ndarray, axes: np.ndarray, focal: float
     seen = (points - eye) @ axes
     depth = np.maximum(-seen[:, 2], 1e-3)
     pixels = np.stack([size[0] / 2 + focal * seen[:, 0] / depth, size[1] / 2 - focal * seen[:, 1] / depth], axis=1)
-    return np.clip(np.round(pixels), -20000, 20000).astype(np.int32)
+    return np.clip(np.round(pixels - 0.5), -20000, 20000).astype(np.int32)
 
 
 def _shade_ground(
