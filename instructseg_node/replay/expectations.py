@@ -34,12 +34,13 @@ WINDOW_KEYS = {
 }
 CHECK_KEYS = {
     "verdict": "state in most frames of the window's second half, or a list: states in this order, the last at the end",
-    "min_iou": "mean intersection over union with the reference, over the frames where that shows something",
+    "min_iou": "mean intersection over union with the reference, over the published frames where that shows something",
     "min_held": "share of the published frames that are PRESENT, 0 to 1",
     "max_age": "seconds from a frame's stamp to its masks, 95th percentile; not with --every-frame",
-    "max_false_masks": "frames with a mask where the reference shows none of `ids`; without a reference: with any mask",
+    "max_false_masks": "frames with a mask where the reference shows none of `ids`; without a reference: with any mask. "
+    "Frames that a reference says nothing of are not counted",
     "max_drops": "frames of the window on which nothing was published",
-    "stable_id": "true: no instance id is given up for another",
+    "stable_id": "true: there is a mask, and no instance id is given up for another",
     "max_first_mask": "seconds from the command to the frame of its first mask",
 }
 REFERENCE_KEYS = {
@@ -88,13 +89,18 @@ class Expectation:
     def name(self) -> str:
         return self.command or self.id
 
+    @property
+    def nothing_right(self) -> bool:
+        """Whether any mask is wrong. What is never expected to be there is not in the reference, whatever else is."""
+        if self.ids is not None:
+            return not self.ids
+        return self.verdict is not None and State.PRESENT.name not in self.verdict
+
     def right(self, reference: np.ndarray) -> np.ndarray:
         """``(H, W)`` bool: what of the reference's values belongs to the command."""
-        if self.ids is not None:
-            return np.isin(reference, self.ids)
-        # What is never expected to be there is not in the reference, whatever else is.
-        absent = self.verdict is not None and State.PRESENT.name not in self.verdict
-        return np.zeros(reference.shape, bool) if absent else reference != 0
+        if self.nothing_right:
+            return np.zeros(reference.shape, bool)
+        return reference != 0 if self.ids is None else np.isin(reference, self.ids)
 
 
 def load(path: Path) -> tuple[Expectation, ...]:
@@ -127,7 +133,7 @@ def _expectation(entry: Mapping, common: Reference | None) -> Expectation:
         max_age=given("max_age", lambda: entry.number("max_age", 0.0, 1e6)),
         max_false_masks=given("max_false_masks", lambda: entry.integer("max_false_masks", 0, 10**9)),
         max_drops=given("max_drops", lambda: entry.integer("max_drops", 0, 10**9)),
-        stable_id=bool(given("stable_id", lambda: entry.flag("stable_id"))),
+        stable_id=bool(given("stable_id", lambda: _true(entry, "stable_id"))),
         max_first_mask=given("max_first_mask", lambda: entry.number("max_first_mask", 0.0, 1e8)),
         reference=_reference(entry) if "reference" in entry else common,
         ids=given("ids", lambda: _ids(entry)),
@@ -139,6 +145,12 @@ def _expectation(entry: Mapping, common: Reference | None) -> Expectation:
         if key in entry and expectation.reference is None:
             raise entry.refuse(key, "there is no reference to compare with; give reference: TOPIC")
     return expectation
+
+
+def _true(entry: Mapping, key: str) -> bool:
+    if not entry.flag(key):
+        raise entry.refuse(key, "only true is an expectation; leave it out")
+    return True
 
 
 def _verdict(entry: Mapping) -> tuple[str, ...]:

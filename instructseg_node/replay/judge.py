@@ -24,7 +24,8 @@ NO_ANSWER, NO_FRAMES = "NO ANSWER", "NO FRAMES"
 @dataclasses.dataclass(frozen=True)
 class View:
     """One played frame as one command sees it. record: None where the node published nothing on it. targets: of this
-    command. Pixels: area of its masks, truth of the reference (None: there is none), overlap of both."""
+    command. Pixels: area of its masks, truth of the reference (None: it says nothing of this frame), overlap of both.
+    unseen: PRESENT is said, but no mask image was published."""
 
     frame: PlayedFrame
     record: FrameRecord | None
@@ -32,6 +33,12 @@ class View:
     area: int = 0
     truth: int | None = None
     overlap: int = 0
+    unseen: bool = False
+
+    @property
+    def masked(self) -> bool:
+        """Whether the node says that it has a mask."""
+        return self.area > 0 or self.unseen
 
     @property
     def state(self) -> str:
@@ -63,9 +70,10 @@ class Judgement:
     """The figures of one window, and what was expected of them.
 
     state: in most frames of its second half. states: in order, without repetition. frames: played; drops: those nothing
-    was published on. held: share of the published ones that are PRESENT. iou: mean over the frames whose reference
-    shows something (None: there is none). age_p95: seconds, to the recorder (None: no answer, or --every-frame).
-    false_masks: frames. ids: instance ids with a mask. first_mask: seconds after the command (None: no mask).
+    was published on. held: share of the published ones that are PRESENT. iou: mean over the compared frames: those
+    published whose reference shows something (None: there is none). age_p95: seconds, to the recorder (None: no answer,
+    or --every-frame). false_masks: frames (None: of none is known what is right). ids: instance ids with a mask.
+    first_mask: seconds after the command (None: no mask).
     """
 
     window: Window
@@ -75,8 +83,9 @@ class Judgement:
     drops: int
     held: float
     iou: float | None
+    compared: int
     age_p95: float | None
-    false_masks: int
+    false_masks: int | None
     ids: tuple[int, ...]
     first_mask: float | None
     checks: tuple[Check, ...]
@@ -158,6 +167,7 @@ def _view(
     ids = [target.instance_id for target in targets if target.state is State.PRESENT]
     mask = np.isin(masks, ids) if masks is not None and ids else None
     wanted = None if truth is None else expectation.right(truth)
+    right = 0 if expectation.nothing_right else None
     if mask is not None and wanted is not None and mask.shape != wanted.shape:
         raise BadInput(
             f"{expectation.place}: the reference is {wanted.shape[1]} x {wanted.shape[0]} pixels, the masks are "
@@ -168,9 +178,17 @@ def _view(
         record,
         targets,
         area=0 if mask is None else int(mask.sum()),
-        truth=None if wanted is None else int(wanted.sum()),
+        truth=right if wanted is None else int(wanted.sum()),
         overlap=0 if mask is None or wanted is None else int((mask & wanted).sum()),
+        unseen=bool(ids) and masks is None,
     )
+
+
+def is_false(view: View, expectation: Expectation) -> bool | None:
+    """Whether it has a mask where there is nothing; None: the reference says nothing of this frame."""
+    if view.record is None or (view.truth is None and expectation.reference is not None):
+        return None
+    return view.masked and not view.truth
 
 
 def _judgement(window: Window, seen: Sequence[View], timed: bool) -> Judgement:
@@ -179,6 +197,7 @@ def _judgement(window: Window, seen: Sequence[View], timed: bool) -> Judgement:
     published = [view for view in views if view.record is not None]
     shown = [view for view in published if view.truth]
     ages = [view.record.received_age for view in published if view.targets and timed]
+    false = [wrong for view in views if (wrong := is_false(view, window.expectation)) is not None]
     first = next((view.frame.time - window.given for view in seen if view.area), None)
     judgement = Judgement(
         window=window,
@@ -188,8 +207,9 @@ def _judgement(window: Window, seen: Sequence[View], timed: bool) -> Judgement:
         drops=len(views) - len(published),
         held=sum(view.state == State.PRESENT.name for view in published) / max(1, len(published)),
         iou=sum(view.iou for view in shown) / len(shown) if shown else None,
+        compared=len(shown),
         age_p95=percentile(ages, 0.95) if ages else None,
-        false_masks=sum(bool(view.area) and not view.truth for view in published),
+        false_masks=sum(false) if false else None,
         ids=tuple(sorted(frozenset().union(*(view.ids for view in published)))),
         first_mask=first,
         checks=(),
@@ -210,22 +230,35 @@ def _checks(expected: Expectation, got: Judgement) -> Iterator[Check]:
     if expected.stable_id:
         most = max((len(view.ids) for view in got.views), default=0)
         shown = ", ".join(map(str, got.ids)) or "none"
-        yield Check("stable_id", "true", f"ids {shown}", len(got.ids) <= most)
+        yield Check("stable_id", "true", f"ids {shown}", bool(got.ids) and len(got.ids) <= most)
     at_least, at_most = (lambda value, limit: value >= limit), (lambda value, limit: value <= limit)
-    figures: tuple[tuple[str, float | None, str, Callable[[float, float], bool]], ...] = (
-        ("min_iou", got.iou, ".3f", at_least),
-        ("min_held", got.held, ".3f", at_least),
-        ("max_age", got.age_p95, ".3f", at_most),
-        ("max_false_masks", got.false_masks, "d", at_most),
-        ("max_drops", got.drops, "d", at_most),
-        ("max_first_mask", got.first_mask, ".3f", at_most),
+    published = got.frames - got.drops
+    # A figure of no frame at all is none: what was never looked at meets nothing.
+    figures: tuple[tuple[str, float | None, str, Callable[[float, float], bool], str], ...] = (
+        ("min_iou", got.iou, ".3f", at_least, "no frame with a reference"),
+        ("min_held", got.held if published else None, ".3f", at_least, "nothing published"),
+        ("max_age", got.age_p95, ".3f", lambda age, limit: 0.0 <= age <= limit, "no answer"),
+        ("max_false_masks", got.false_masks, "d", at_most, _unknown(expected, published)),
+        ("max_drops", got.drops if got.frames else None, "d", at_most, "no frame"),
+        ("max_first_mask", got.first_mask, ".3f", at_most, "no mask"),
     )
-    missing = {"min_iou": "no frame with a reference", "max_age": "no answer", "max_first_mask": "no mask"}
-    for key, value, form, holds in figures:
+    for key, value, form, holds, missing in figures:
         limit = getattr(expected, key)
         if limit is not None:
-            text = missing[key] if value is None else format(value, form)
+            text = missing if value is None else format(value, form) + _remark(key, value, got)
             yield Check(key, f"{limit:g}", text, value is not None and holds(value, limit))
+
+
+def _unknown(expected: Expectation, published: int) -> str:
+    return "no frame with a reference" if published and expected.reference else "nothing published"
+
+
+def _remark(key: str, value: float, got: Judgement) -> str:
+    """What a bare figure would hide."""
+    if key == "max_age" and value < 0.0:
+        return ": the stamps are ahead of the recording"
+    few = key == "min_iou" and got.compared < got.frames
+    return f" ({got.compared} of {got.frames} frames)" if few else ""
 
 
 def _verdict(wanted: Sequence[str], got: Judgement) -> Check:

@@ -13,7 +13,7 @@ from instructseg.core import BadInput
 
 from ..conversions import compressed_to_rgb, image_to_rgb
 from .drawing import GREY, RED, WHITE, answer_line, draw_masks, outline, text_width, write_text
-from .judge import Judgement, View
+from .judge import Judgement, View, is_false
 from .records import Run
 from .results import MaskStream
 from .source import Source
@@ -78,8 +78,9 @@ def _worst(judgement: Judgement) -> tuple[str, int]:
     """The first frame that shows what failed: a mask of nothing, the least overlap, no answer."""
     views = judgement.views
     failed = {check.key for check in judgement.checks if not check.passed}
-    if "max_false_masks" in failed:
-        return "false mask", next(i for i, view in enumerate(views) if view.area and not view.truth)
+    false = [i for i, view in enumerate(views) if is_false(view, judgement.window.expectation)]
+    if "max_false_masks" in failed and false:
+        return "false mask", false[0]
     scored = [(view.iou, i) for i, view in enumerate(views) if view.truth and view.record]
     if "min_iou" in failed and scored:
         return f"IoU {min(scored)[0]:.2f}, the least", min(scored)[1]

@@ -111,7 +111,7 @@ def _row(judgement: Judgement) -> tuple[str, ...]:
         _or_dash(judgement.iou, "{:.2f}"),
         f"{judgement.held * 100:.0f} %",
         _or_dash(judgement.age_p95, "{:.3f} s"),
-        str(judgement.false_masks),
+        _or_dash(judgement.false_masks, "{}"),
         f"{judgement.drops} of {judgement.frames}",
     )
 
@@ -155,6 +155,7 @@ def _judgement_json(judgement: Judgement) -> dict[str, Any]:
         "drops": judgement.drops,
         "held": _rounded(judgement.held),
         "mean_iou": _rounded(judgement.iou),
+        "compared": judgement.compared,
         "age_p95_s": _rounded(judgement.age_p95),
         "false_masks": judgement.false_masks,
         "instance_ids": list(judgement.ids),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from replay.made_bags import COMPRESSED, IMAGE, SECOND, ZERO, camera, compressed, picture, raw, write
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from instructseg.core import BadInput, State
 from instructseg_node.replay import pictures
@@ -95,6 +95,30 @@ def made(tmp_path: Path):
 
 def judged(run: Run, **expected) -> Judgement:
     return judge(run, windows(run, Expectation("the red square", **expected)))[0]
+
+
+def rewritten(bag: Path, change: Callable[[str, object], object | None]) -> Path:
+    """A copy of a recording with its messages changed, or left out (None)."""
+    copy = bag.with_name("rewritten")
+    with Reader(bag) as reader, Writer(copy, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = {c.topic: writer.add_connection(c.topic, c.msgtype, typestore=STORE) for c in reader.connections}
+        for connection, time, data in reader.messages():
+            message = change(connection.topic, STORE.deserialize_cdr(data, connection.msgtype))
+            if message is not None:
+                writer.write(topics[connection.topic], time, STORE.serialize_cdr(message, connection.msgtype))
+    return copy
+
+
+def without_masks(bag: Path) -> Path:
+    return rewritten(bag, lambda topic, message: message if topic.endswith("/targets") else None)
+
+
+def later_stamps(bag: Path) -> Path:
+    def later(_: str, message: object) -> object:
+        message.header.stamp.sec += 1
+        return message
+
+    return rewritten(bag, later)
 
 
 def windows(run: Run, *expectations: Expectation) -> tuple[Window, ...]:
@@ -186,7 +210,63 @@ def test_targets_of_other_commands_do_not_count(made) -> None:
 def test_nothing_published_at_all(made) -> None:
     run = made({0: ((target(PRESENT),), square(1))}, {0: square(0, dtype=np.uint8)})
     found = judged(run, start=1.0, verdict=("PRESENT",), min_iou=0.1, min_held=0.1, reference=Reference(TRUTH))
-    assert failed(found) == {"verdict": "NO FRAMES", "min_iou": "no frame with a reference", "min_held": "0.000"}
+    assert failed(found) == {"verdict": "NO FRAMES", "min_iou": "no frame with a reference", "min_held": "nothing published"}
+
+
+EVERYTHING = {
+    "verdict": ("GONE",), "min_iou": 0.0, "min_held": 0.0, "max_age": 9.0, "max_false_masks": 9, "max_drops": 9,
+    "stable_id": True, "max_first_mask": 9.0, "reference": Reference(TRUTH), "ids": (7,),
+}  # fmt: skip
+
+
+def test_a_window_without_a_frame_meets_nothing(made) -> None:
+    """Between two frames: a camera that paused, say."""
+    run = made({i: ((target(LOST),), square(0)) for i in range(20)}, {i: square(7, dtype=np.uint8) for i in range(20)})
+    found = judged(run, start=0.51, end=0.59, **EVERYTHING)
+    assert found.frames == 0
+    assert set(failed(found)) == set(EVERYTHING) - {"reference", "ids"}
+
+
+def test_frames_on_which_nothing_was_published_meet_nothing(made) -> None:
+    run = made({0: ((target(LOST),), square(0))}, {i: square(7, dtype=np.uint8) for i in range(20)})
+    found = judged(run, start=1.0, **EVERYTHING | {"max_drops": 10})
+    assert set(failed(found)) == set(EVERYTHING) - {"reference", "ids", "max_drops"}
+
+
+def test_a_reference_that_says_nothing_of_a_frame_judges_nothing(made) -> None:
+    """Of every fourth frame there is a true mask, as where people draw them; in the second half of none."""
+    truths = {i: square(7, dtype=np.uint8) for i in range(0, 10, 4)}
+    run = made({i: ((target(PRESENT),), square(1)) for i in range(20)}, truths)
+    some = judged(run, reference=Reference(TRUTH), ids=(7,), min_iou=0.99, max_false_masks=0)
+    assert some.passed
+    assert {check.key: check.got for check in some.checks}["min_iou"] == "1.000 (3 of 20 frames)"
+    none = judged(run, start=1.0, reference=Reference(TRUTH), ids=(7,), min_iou=0.0, max_false_masks=20)
+    assert failed(none) == {"min_iou": "no frame with a reference", "max_false_masks": "no frame with a reference"}
+    absent = judged(run, start=1.0, reference=Reference(TRUTH), ids=(), max_false_masks=9)
+    assert failed(absent) == {"max_false_masks": "10"}, "where nothing is right, no reference is needed"
+
+
+def test_a_mask_that_is_claimed_but_not_there_is_false(made) -> None:
+    """PRESENT with the mask image switched off."""
+    run = made({i: ((target(PRESENT),), square(1)) for i in range(20)}, {})
+    kept = judged(run, max_false_masks=0)
+    assert failed(kept) == {"max_false_masks": "20"}
+    unseen = judged(dataclasses.replace(run, results=without_masks(run.results)), max_false_masks=0)
+    assert failed(unseen) == {"max_false_masks": "20"}
+
+
+def test_without_a_mask_no_identity_is_stable(made) -> None:
+    run = made({i: ((target(NO_TARGET),), square(0)) for i in range(20)}, {})
+    assert failed(judged(run, stable_id=True)) == {"stable_id": "ids none"}
+
+
+def test_an_age_below_zero_is_none(made) -> None:
+    """The camera's clock is ahead of the recorder's: what is measured is no age."""
+    run = made({i: ((target(PRESENT),), square(1)) for i in range(20)}, {})
+    ahead = dataclasses.replace(run, results=later_stamps(run.results))
+    frames = tuple(dataclasses.replace(frame, stamp_ns=frame.stamp_ns + SECOND) for frame in run.frames)
+    found = judged(dataclasses.replace(ahead, frames=frames), max_age=1.0)
+    assert failed(found) == {"max_age": "-0.900: the stamps are ahead of the recording"}
 
 
 def test_a_stamp_played_twice_is_answered_in_turn(made) -> None:
