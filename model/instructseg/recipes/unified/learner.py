@@ -7,6 +7,7 @@ whatever ``precision`` says: the model is small.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 import re
@@ -31,17 +32,19 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .frozen_eyes import FrozenEyes, join_latents, used_latents
 from .modeling import UnifiedModel
 from .processing import Placement, letterbox
+from .rehearsal import rehearsal_texts
 from .tokenizer import encode_words
 from .training import Scenes, join_labels, labels_of, sample_losses
 from .vocabulary import GrownEmbedding, mark_of_words, unknown_words, with_words
 
 # Nothing was published for it: these are the values of the example in docs/finetuning_example.md.
-PUBLISHED = Published(1e-3, (0.9, 0.98), 1e-2, 1.0, 0.05, "cosine", 400, 4)
+PUBLISHED = Published(1e-3, (0.9, 0.98), 1e-2, 1.0, 0.05, "cosine", 300, 4)
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 16, 32.0, 0.0
 LORA_LAYERS = r"language\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 WHOLE = re.compile(r"(head|answer)\..*|language\.embed_tokens\.new_.*")
 SHIPPED = "shipped"  # in a configuration, for the checkpoint of the package
 TOGETHER = 8  # questions about one scene: its frames are looked at once
+REHEARSED = 8  # questions about it in the words of before
 RATE = 6.0  # frames a second of videos that do not say it: that of Ref-YouTube-VOS
 LATER_NS = 3_000_000_000  # how much after the key frame the later one may be
 KEYS_TRIED = LATER_TRIED = 10  # frames, to find one with an annotation
@@ -59,6 +62,7 @@ class Example:
     masks: tuple[np.ndarray, ...]
     later_masks: tuple[np.ndarray, ...]
     whole_class: tuple[bool, ...]
+    rehearsed: tuple[tuple[int, ...], ...]  # questions in the words of before
 
 
 class UnifiedLearner(Learner):
@@ -74,6 +78,7 @@ class UnifiedLearner(Learner):
         self.size, self.longest = config.image_size, config.max_words
         self.module = model.to(device)
         self.eyes = FrozenEyes(model)
+        self.before = copy.deepcopy(model).requires_grad_(False).eval()
         add_lora(model, LORA_LAYERS, self.lora.rank, self.lora.alpha, self.lora.dropout)
         self._grow(())
 
@@ -104,15 +109,16 @@ class UnifiedLearner(Learner):
         return Example(
             np.stack([letterbox(picture, place) for picture in pictures]),
             tuple((stamps[key] - stamps[index]) * 1e-9 for index in clip[:-1]),
-            tuple(self._ids(sample) for sample in asked),
+            tuple(self._ids(sample.instruction, f"sample {sample.id}") for sample in asked),
             tuple(_masks(sample, key, place) for sample in asked),
             tuple(_masks(sample, later, place) for sample in asked),
             tuple(sample.kind is Kind.SEMANTIC for sample in asked),
+            tuple(self._ids(text, "a rehearsed question") for text in draw.sample(rehearsal_texts(), REHEARSED)),
         )
 
     def losses(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         with torch.autocast(self.module.answer.weight.device.type, enabled=False):
-            return sample_losses(self.module, self._scenes(examples))
+            return sample_losses(self.module, self.before, self._scenes(examples))
 
     def save_merged(self, folder: Path) -> None:
         """The recipe's layout, with the tokenizer that knows the new words."""
@@ -159,11 +165,11 @@ class UnifiedLearner(Learner):
         chosen = draw.sample(near, min(len(near), LATER_TRIED))
         return next((i for i in chosen if all(sample.truth(i) is not None for sample in asked)), key)
 
-    def _ids(self, sample: Sample) -> tuple[int, ...]:
+    def _ids(self, text: str, name: str) -> tuple[int, ...]:
         try:
-            return tuple(encode_words(self.tokenizer, clean_instruction(sample.instruction), self.longest))
+            return tuple(encode_words(self.tokenizer, clean_instruction(text), self.longest))
         except BadInput as error:
-            raise BadInput(f"sample {sample.id}: {error}") from None
+            raise BadInput(f"{name}: {error}") from None
 
     def _scenes(self, examples: Sequence[Example]) -> Scenes:
         device = self.module.answer.weight.device
@@ -174,15 +180,17 @@ class UnifiedLearner(Learner):
             motions.append(self.eyes.motion(key, past, example.seconds))
             labels.append(labels_of(key, later, example.masks, example.later_masks, example.whole_class))
         used = used_latents([*keys, *laters])
-        words = [torch.tensor(ids) for example in examples for ids in example.words]
-        counts = torch.tensor([len(example.words) for example in examples])
+        words, scene = _padded([example.words for example in examples], device)
+        rehearsed, rehearsed_scene = _padded([example.rehearsed for example in examples], device)
         return Scenes(
             join_latents(keys, used),
             torch.cat(motions)[:, :used],
             join_latents(laters, used),
-            torch.nn.utils.rnn.pad_sequence(words, batch_first=True).to(device),  # (N, W), 0 = padding
-            torch.arange(len(examples)).repeat_interleave(counts).to(device),
+            words,
+            scene,
             join_labels(labels, used),
+            rehearsed,
+            rehearsed_scene,
         )
 
 
@@ -190,6 +198,14 @@ def stamp_of(footage: Footage, index: int) -> int:
     """Nanoseconds; where the data set does not time its frames, as if they were taken at ``RATE``."""
     stamp = footage.stamp_ns(index)
     return round(index / RATE * 1e9) if stamp is None else stamp
+
+
+def _padded(words: Sequence[Sequence[Sequence[int]]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The questions of each scene as ids ``(N, W)``, 0 = padding, and the scene ``(N,)`` of each."""
+    rows = [torch.tensor(ids) for of_scene in words for ids in of_scene]
+    counts = torch.tensor([len(of_scene) for of_scene in words])
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded.to(device), torch.arange(len(words)).repeat_interleave(counts).to(device)
 
 
 def _masks(sample: Sample, index: int, place: Placement) -> np.ndarray:

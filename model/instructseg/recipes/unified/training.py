@@ -17,6 +17,7 @@ from ...modules.object_latents import ObjectLatents
 from ...training.language_losses import balanced_bce
 from ...training.latent_bank import cover
 from .modeling import END, REJ, TRK, UnifiedModel
+from .rehearsal import forgetting_loss
 
 DOUBTFUL = 0.25  # weight of "the noun does not name this": of two crates, "the left crate" names one
 HALF = 0.5  # of a latent inside a mask, of a mask covered by latents
@@ -43,6 +44,8 @@ class Scenes:
     words: torch.Tensor  # (N, W) ids, 0 = padding
     scene: torch.Tensor  # (N,) which of the B scenes
     labels: Labels  # of all N questions
+    rehearsed: torch.Tensor  # (M, W') ids of questions that the model could answer before
+    rehearsed_scene: torch.Tensor  # (M,)
 
 
 def labels_of(
@@ -81,8 +84,9 @@ def covering(latents: ObjectLatents, masks: np.ndarray, whole_class: bool) -> tu
     return chosen, bool(covered > HALF * union.sum())
 
 
-def sample_losses(model: UnifiedModel, scenes: Scenes) -> dict[str, torch.Tensor]:
-    """Weighted losses by name, and their sum ``total``. Each question fills one slot; the others say END."""
+def sample_losses(model: UnifiedModel, before: UnifiedModel, scenes: Scenes) -> dict[str, torch.Tensor]:
+    """Weighted losses by name, and their sum ``total``. Each question fills one slot; the others say END. before: the
+    model as it was when training began."""
     labels, of = scenes.labels, scenes.scene
     thought = model.reason(model.visual_tokens(scenes.key, scenes.motion), scenes.key.valid, scenes.words, of)
     answers = torch.full(thought.answers.shape[:2], END, device=of.device)  # (N, S)
@@ -102,6 +106,9 @@ def sample_losses(model: UnifiedModel, scenes: Scenes) -> dict[str, torch.Tensor
             again,
             labels.later.float(),
             scenes.later.valid[of] * _sureness(labels.later, labels.whole_class) * labels.present[:, None],
+        ),
+        "forgetting": forgetting_loss(
+            model, before, scenes.key, scenes.motion, scenes.rehearsed, scenes.rehearsed_scene
         ),
     }
     return found | {"total": torch.stack(list(found.values())).sum()}
