@@ -106,6 +106,13 @@ def put_tensors(
         place.copy_(like(tensors[name], place))
 
 
+def belonging(recipe: str, rank: int, alpha: float, module: nn.Module, trained: Collection[str]) -> Belonging:
+    """What adapters of this model say of it: the recipe, its LoRA, and a mark of all that does not train."""
+    return {
+        "recipe": recipe, "lora_rank": rank, "lora_alpha": float(alpha), "frozen": mark_of(module, trained),
+    }  # fmt: skip
+
+
 def mark_of(module: nn.Module, trained: Collection[str]) -> str:
     """A short mark of the frozen weights: names, shapes and a few values, the same in float32 and bfloat16."""
     digest = hashlib.sha256()

@@ -22,7 +22,7 @@ from ...data.samples import Kind, Sample
 from ...modules.clip_patches import find_clip
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
-from ...training.adapters import hold_in_float32, mark_of
+from ...training.adapters import belonging, hold_in_float32
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.image_samples import Picture, has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
@@ -78,9 +78,7 @@ class GsvaLearner(Learner):
         rank, alpha = _prepare_lora(self.module, lora)
         self.trained = tuple(freeze_all_but_trained(self.module))
         hold_in_float32(self.module, self.trained)
-        self.belongs_to = {
-            "recipe": self.name, "lora_rank": rank, "lora_alpha": alpha, "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+        self.belongs_to = belonging(self.name, rank, alpha, self.module, self.trained)
 
     def takes(self, sample: Sample) -> bool:
         return has_words(sample) and (self.name == "gsva" or bool(sample.objects))

@@ -17,7 +17,7 @@ from ...checkpoints import read_json, resolve_checkpoint
 from ...core import BadInput
 from ...data.samples import Kind, Sample
 from ...options import parse_options
-from ...training.adapters import hold_in_float32, mark_of
+from ...training.adapters import belonging, hold_in_float32
 from ...training.explanations import asked_text
 from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
@@ -76,10 +76,7 @@ class InstructSegLearner(Learner):
         lora = lora.filled(LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
         self.trained = prepare_training(self.module, lora.rank, lora.alpha, lora.dropout)
         hold_in_float32(self.module, self.trained)
-        self.belongs_to = {
-            "recipe": self.name, "lora_rank": lora.rank, "lora_alpha": float(lora.alpha),
-            "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+        self.belongs_to = belonging(self.name, lora.rank, lora.alpha, self.module, self.trained)
 
     def takes(self, sample: Sample) -> bool:
         """It was never shown anything absent: one mask is always the right one."""

@@ -18,7 +18,7 @@ from ...checkpoints import read_json, resolve_checkpoint
 from ...core import BadInput
 from ...data.samples import Sample
 from ...options import parse_options
-from ...training.adapters import hold_in_float32, mark_of
+from ...training.adapters import belonging, hold_in_float32
 from ...training.image_samples import has_words, read_picture
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.merging import merged_state, write_checkpoint
@@ -58,10 +58,7 @@ class MllmSegLearner(Learner):
         dropout = LORA_DROPOUT if lora.dropout is None else lora.dropout
         self.trained = prepare_training(self.module, rank, alpha, dropout)
         hold_in_float32(self.module, self.trained)
-        self.belongs_to = {
-            "recipe": self.name, "lora_rank": rank, "lora_alpha": float(alpha),
-            "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+        self.belongs_to = belonging(self.name, rank, alpha, self.module, self.trained)
 
     def takes(self, sample: Sample) -> bool:
         return has_words(sample)

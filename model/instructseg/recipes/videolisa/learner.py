@@ -19,7 +19,7 @@ from ...modules.splicing import IGNORE_LABEL
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
 from ...sentencepieces import IMAGE_PLACEHOLDER
-from ...training.adapters import hold_in_float32, mark_of
+from ...training.adapters import belonging, hold_in_float32
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.merging import copy_part, merged_state, under_published_names, write_checkpoint
@@ -91,10 +91,7 @@ class VideoLISALearner(Learner):
         names = prepare_training(loaded.model, lora.rank, lora.alpha, lora.dropout)
         self.trained = tuple(f"model.{name}" for name in names)
         hold_in_float32(self.module, self.trained)
-        self.belongs_to = {
-            "recipe": self.name, "lora_rank": lora.rank, "lora_alpha": float(lora.alpha),
-            "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+        self.belongs_to = belonging(self.name, lora.rank, lora.alpha, self.module, self.trained)
 
     def takes(self, sample: Sample) -> bool:
         """It has no way to refuse, so that it is never asked for what is not there."""

@@ -18,7 +18,7 @@ from ...data.samples import Sample
 from ...options import parse_options
 from ...preprocessing import clip_pixels, sam_pixels
 from ...sentencepieces import IMAGE_PLACEHOLDER
-from ...training.adapters import hold_in_float32, mark_of
+from ...training.adapters import belonging, hold_in_float32
 from ...training.explanations import Reasons, asked_text, draw_reasons
 from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
@@ -70,10 +70,7 @@ class VisaLearner(Learner):
         lora = lora.filled(LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
         self.trained = prepare_training(self.module, lora.rank, lora.alpha, lora.dropout)
         hold_in_float32(self.module, self.trained)
-        self.belongs_to = {
-            "recipe": self.name, "lora_rank": lora.rank, "lora_alpha": float(lora.alpha),
-            "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+        self.belongs_to = belonging(self.name, lora.rank, lora.alpha, self.module, self.trained)
 
     def takes(self, sample: Sample) -> bool:
         return has_words(sample)
