@@ -61,18 +61,25 @@ _POLITE = ("please", "thank you very much", "thank you", "thanks")
 _ADDRESSING = ("robot", "okay", "ok", "right", "alright")
 
 _IT = (
-    r"(?:it|that|this|them|all|everything|all of (?:it|that|them)|(?:the|this|that|my|your)(?: last)? "
+    r"(?:it|that|this|them|all|everything|everyone|all of (?:it|that|them)|the last|last"
+    r"|(?:all |all of )?(?:(?:the|this|that|these|those|my|your) )?(?:last )?"
     r"(?:search|tracking|commands?|instructions?|requests?|tasks?|selection|list|targets?))"
 )
 # A whole sentence of these ends everything.
 _SHORT_CANCEL = re.compile(
-    rf"(?:(?:(?:no|whoa|wait|hold on) )*"
-    rf"(?:(?:stop|cancel|clear|abort|halt|quit)(?: {_IT})?(?: (?:right now|now|immediately|at once|here|there))?"
-    rf"|never ?mind(?: {_IT})?|forget (?:about )?{_IT}|(?:that is|that's|thats) (?:enough|all|it)|enough)"
+    rf"(?:(?:(?:no|whoa|wait|hold on|everything|everyone|everybody|all|i said|you (?:can|may|should|must|have to)) )*"
+    rf"(?:(?:stop|cancel|clear|abort|halt|quit|freeze)(?: {_IT})?(?: (?:right now|now|immediately|at once|here|there))?"
+    rf"|emergency stop|e-?stop|never ?mind(?: {_IT})?|forget (?:about )?{_IT}"
+    r"|(?:that is|that's|thats) (?:enough|all|it)|enough)"
     r"(?: (?:robot|\Z))?(?: |\Z))+"
 )
 _LONG_CANCEL = re.compile(
-    r"(?:stop|quit) (?:looking|searching|tracking|following|segmenting|watching|finding|showing)\b.*"
+    r"(?:stop|quit) (?:looking|searching|tracking|following|segmenting|watching|finding|showing|moving|going|driving"
+    r"|walking|working|doing|grabbing|grasping|picking|reaching|taking)\b.*"
+    r"|(?:stop|halt) (?:the|this|that|your) robot\b.*"
+    # "Don't follow the man" must not end in following the man.
+    r"|(?:please )?(?:don't|dont|do not|never) (?:find|segment|show|track|follow|watch|mark|look|search|point|pick|grab"
+    r"|grasp|take|get|give|bring|fetch|hand|keep|move|go)\b.*"
     r"|cancel (?:the|my|your|this|that|these|those) .+|(?:never ?mind|forget(?: about)?) (?:the|my|your|this|that) .+"
 )
 
@@ -95,7 +102,7 @@ def hear(text: object) -> SpokenCommand:
     line = without_fillers(text)
     words = line.split()
     if rest := _behind_a_cancel(words):
-        return SpokenCommand(True, clean_instruction(" ".join(rest)))
+        return SpokenCommand(True, hear(" ".join(rest)).text)  # "stop, stop, stop!" asks for nothing
     if _is_cancel(words):
         return SpokenCommand(True, "")
     return SpokenCommand(False, line)
@@ -111,8 +118,9 @@ def without_fillers(text: object) -> str:
 
 
 def _is_cancel(words: list[str]) -> bool:
-    said = " ".join(filter(None, map(_bare, words)))
-    return bool(_SHORT_CANCEL.fullmatch(said) or _LONG_CANCEL.fullmatch(said))
+    bare = [word for word in map(_bare, words) if word not in ("", "please")]
+    said, unaddressed = " ".join(bare), " ".join(word for word in bare if word != "robot")
+    return bool(_SHORT_CANCEL.fullmatch(unaddressed) or _LONG_CANCEL.fullmatch(said))
 
 
 def _behind_a_cancel(words: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def test_what_stays(said: str) -> None:
         "cancel the red block", "clear all", "clear the list", "never mind", "Nevermind.", "never mind that",
         "never mind the red block", "forget it", "forget about it", "forget the mug", "abort", "that's enough",
         "That’s enough, thanks.", "enough", "stop looking for it", "stop tracking the red block", "quit following me",
+        "stop, stop, stop!", "Stop. Stop! STOP", "stop, I said stop", "no no stop please stop", "everything stop",
+        "stop please robot", "robot, freeze!", "you can stop now", "stop moving", "stop doing that", "stop the robot",
+        "emergency stop", "e-stop", "clear all instructions", "cancel all the tasks", "cancel command",
+        "don't follow the man", "Do not track it.", "please don't grab the mug",
     ],
 )  # fmt: skip
 def test_what_ends_everything(said: str) -> None:
@@ -91,6 +96,7 @@ def test_what_ends_everything(said: str) -> None:
         "find the stop sign", "stop sign", "the stop button", "the thing next to the cancel button", "cancel button",
         "clear bottle", "the clear plastic bag", "stop watch on the table", "stop the ball", "stop sign on the left",
         "find the emergency stop", "the mug that nobody will stop using", "abort switch", "the never mind poster",
+        "emergency stop button", "do not enter sign", "the robot stop button", "the last cup", "all cups",
     ],
 )  # fmt: skip
 def test_a_thing_that_is_called_so_is_found(said: str) -> None:
@@ -160,5 +166,5 @@ def test_any_words_at_all_give_an_answer_that_is_stable(said: str) -> None:
     assert heard.cancels or heard.text
     if heard.text:
         assert without_fillers(heard.text) == heard.text
-        kept, before = heard.text.lower().split(), said.lower()
+        kept, before = heard.text.lower().split(), unicodedata.normalize("NFKC", said).lower()
         assert all(word.strip(",.!?") in before for word in kept)  # nothing is put in
