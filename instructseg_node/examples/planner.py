@@ -17,6 +17,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from instructseg_msgs.msg import Target, TargetArray
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
@@ -71,7 +72,7 @@ class Planner(Node):
         present = [t for t in ours if t.state == Target.PRESENT]
         if not present:
             self.stop(", ".join(f"{State(t.state).name} {t.reason}".strip() for t in ours) or "nothing is asked for")
-        elif present[0].age > self.max_age:
+        elif abs(present[0].age) > self.max_age:  # far below 0: camera and node have different clocks, so nobody knows
             self.stop(f"the newest answer is {present[0].age:.2f} s old")
         else:
             others = any(t.state == Target.PRESENT for t in message.targets if t not in ours)
@@ -106,9 +107,14 @@ class Planner(Node):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until told to end; the robot is stopped first."""
+    """Run until told to end; the robot is stopped first. Exit code 0, or 2 where a parameter cannot be taken."""
     rclpy.init(args=arguments)
-    planner = Planner()
+    try:
+        planner = Planner()
+    except ParameterException as error:
+        print(f"instructseg_planner cannot start: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
     try:
         rclpy.spin(planner)
     except (KeyboardInterrupt, ExternalShutdownException):

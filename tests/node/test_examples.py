@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 
 from instructseg_node.examples.agent import Agent, converse, verdict
 from instructseg_node.examples.planner import Planner
+from instructseg_node.examples.planner import main as planner_main
 from instructseg_node.outputs import header_of
 
 
@@ -209,6 +210,19 @@ def test_silence_stops_the_planner_and_an_old_answer_never_starts_it(ros: Any) -
     ros.wait(lambda: planner.moving, "motion again")
     say(age=1.5)
     ros.wait(lambda: not planner.moving, "the stop because of age")
+
+
+@pytest.mark.parametrize("age", [1.5, -1.5])
+def test_an_answer_of_another_time_stops(ros: Any, age: float) -> None:
+    planner = example(ros, Planner, silence=30.0, max_age=1.0)
+    for given, expected in ((0.1, True), (-0.1, True), (age, False)):
+        planner._on_targets(TargetArray(targets=[Target(state=Target.PRESENT, age=given)]))
+        assert planner.moving is expected
+
+
+def test_a_parameter_that_the_planner_cannot_take_is_told(capsys: pytest.CaptureFixture) -> None:
+    assert planner_main(["--ros-args", "-p", "silence:=1"]) == 2
+    assert "instructseg_planner cannot start: Trying to set parameter 'silence'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("state", [s for s in range(8) if s != Target.PRESENT])
