@@ -162,6 +162,8 @@ class InstructSegNode(LifecycleNode):
         try:
             action()
         except Exception as error:
+            if not self.context.ok():  # told to end while a model was loading: what ROS says about that is no fault
+                return TransitionCallbackReturn.FAILURE
             reason = f"{name} failed: " + (str(error) if isinstance(error, BadInput) else repr(error))
             self.get_logger().error(f"{reason}; the node stays alive: correct the cause and try again")
             self._announce(State.GROUNDING, State.ERROR, reason)

@@ -151,6 +151,31 @@ def test_a_wait_that_a_signal_breaks_is_an_end_and_any_other_is_a_fault(cause: s
     assert ("Traceback" in output, process.returncode) == ((False, 0) if cause == "signal" else (True, 1)), output
 
 
+LOADING = """
+import os, signal, sys, threading, time
+from instructseg_node import main, node
+def load(settings):
+    os.kill(os.getpid(), signal.SIGTERM)
+    while made[0].context.ok():
+        time.sleep(0.01)
+    from unit.fakes import ColourSegmenter
+    return ColourSegmenter()
+made = []
+kind = node.InstructSegNode
+main.InstructSegNode = lambda: made.append(kind(segmenter_factory=load)) or made[0]
+sys.exit(main.main(["--ros-args", "-p", "autostart:=true"]))
+"""
+
+
+@pytest.mark.process
+def test_an_end_while_the_model_is_loading_is_no_fault() -> None:
+    paths = environment(PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / "model", ROOT / "tests"))))
+    with running(command=[sys.executable, "-c", LOADING], environ=paths) as process:
+        output, _ = process.communicate(timeout=60)
+    assert "failed" not in output.replace("Failed to publish log message", ""), output
+    assert process.returncode == 0, output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
