@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from instructseg.core import BadInput
 from instructseg.data.scene import CLUTTER
@@ -19,8 +20,12 @@ from instructseg.data.tabletop2.placement import seat
 from instructseg.data.tabletop2.questions import KINDS, Questioner
 from instructseg.data.tabletop2.world import KEY, THEMES, TIMES, World, draw_world
 from instructseg.data.tabletop_spec import position
+from instructseg.recipes.unified.configuration import UnifiedConfig
+from instructseg.recipes.unified.modeling import REJ, TRK
+from instructseg.recipes.unified.tokenizer import build_tokenizer
 from instructseg.training.bank import CLIP_TIMES
 from instructseg.training.bank import KEY as BANK_KEY
+from instructseg.training.questions import collate
 
 # Scenes and questions as descriptions. Another fingerprint means another benchmark: figures cannot be compared.
 FINGERPRINTS = {
@@ -257,6 +262,33 @@ def test_training_can_ask_again_and_again_with_its_share_of_absent_targets() -> 
     share = np.mean([not any(slot.targets for slot in q.slots) for q in drawn])
     assert 0.2 < share < 0.6
     assert len({q.text for q in drawn}) > 30
+
+
+class CoveredScenes:
+    """What a bank of encoded scenes says: every latent is one thing."""
+
+    def covered(self, rows: torch.Tensor, time: int) -> torch.Tensor:
+        return torch.arange(1, 11).repeat(len(rows), 1)  # (B, K) ids
+
+
+def test_the_trainings_batches_take_these_questions() -> None:
+    tokenizer = build_tokenizer(wordings.training_words())
+    worlds = [draw_world("train", index) for index in (1, 3)]
+    rng = np.random.default_rng(5)
+    questioner = Questioner(rng, frozenset())
+    asked = [(b, questioner.draw(WorldFacts(world))) for b, world in enumerate(worlds) for _ in range(20)]
+    batch = collate(CoveredScenes(), tokenizer, UnifiedConfig(), torch.arange(2), asked)
+    unknown = tokenizer.token_to_id("<unk>")
+    assert len(batch.words) == 40 and not (batch.words == unknown).any()
+    row = 0
+    for (_, question), answers in zip(asked, batch.answers, strict=True):
+        for number, slot in enumerate(question.slots):
+            assert answers[number] == (TRK if slot.targets else REJ)
+            assert set(torch.nonzero(batch.target[row + number]).flatten().add(1).tolist()) == {
+                i for i in slot.targets if i <= 10
+            }
+        row += len(answers)
+    assert len(batch.phrases) == sum(len(slot.phrases) for _, q in asked for slot in q.slots)
 
 
 def test_instructions_by_hand_fit_their_scenes() -> None:
