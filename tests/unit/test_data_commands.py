@@ -201,6 +201,6 @@ def test_videos_are_drawn_as_four_frames_and_checked_too(tmp_path: Path) -> None
 def test_a_report_tells_which_numbers_differ(tmp_path: Path) -> None:
     mini.refcoco(tmp_path)
     report = check_split(benchmark("refcoco"), tmp_path, "val")
-    assert report.differing == ["expressions", "references", "images"]
+    assert report.differing == ["references", "images", "expressions"]
     assert report.to_dict()["problem_count"] == 3
     assert report.problems == []

@@ -292,6 +292,34 @@ def test_references_that_repeat_themselves_endlessly_are_refused(tmp_path: Path)
         broken_refcoco(tmp_path, bomb)
 
 
+def doubled(levels: int) -> list:
+    """Lists of two that are the same one: 2 ** levels values in a few hundred bytes of pickle."""
+    value: list = [1]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("key", ["split", "ref_id", "image_id", "ann_id", "sentences"])
+@pytest.mark.parametrize("value", [doubled(60), {"a": doubled(60)}, 10**6000], ids=["lists", "in a table", "digits"])
+def test_an_error_does_not_write_out_what_repeats_itself(key: str, value: object, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=rf"refs\(unc\)\.p: reference \[0\].*'{key}'") as caught:
+        broken_refcoco(tmp_path, first(**{key: value}))
+    assert len(str(caught.value)) < 400
+
+
+def test_a_broken_reference_fails_alone(tmp_path: Path) -> None:
+    """As a sample of its own, so that a check names every one of them and training leaves them out."""
+    mini.refcoco(tmp_path)
+    whole = samples(open_dataset("refcoco", tmp_path, "train"))
+    rewrite(tmp_path / "refcoco/refs(unc).p", first(sentences=[{"sent": " ", "sent_id": 1}]))
+    dataset = open_dataset("refcoco", tmp_path, "train")
+    with pytest.raises(BadInput, match=r"reference \[0\]: 'sentences'\[0\]: 'sent' must be text"):
+        dataset[0]
+    others = [dataset[index] for index in range(1, len(dataset))]
+    assert [s.id for s in others] == [s.id for s in whole if s.extra["ref_id"] != whole[0].extra["ref_id"]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -319,7 +347,7 @@ def test_bad_lists_of_grefcoco_are_named(ann_id, message: str, tmp_path: Path) -
     mini.grefcoco(tmp_path)
     rewrite(tmp_path / "grefcoco/grefs(unc).json", first(ann_id=ann_id))
     with pytest.raises(BadInput, match=rf"grefs\(unc\)\.json: reference \[0\]: 'ann_id'.*{message}"):
-        open_dataset("grefcoco", tmp_path, "train")
+        open_dataset("grefcoco", tmp_path, "train")[0]
 
 
 def annotations(**changes: object) -> Callable[[dict], dict]:

@@ -155,6 +155,40 @@ def test_revos(whole) -> None:
         np.testing.assert_array_equal(foreground, video.labels[index] > 0)
 
 
+def test_what_revos_says_of_its_targets_may_differ(tmp_path: Path) -> None:
+    """Rows of the table go by type_id, masks by anno_id, whatever the other says; a check names them."""
+    mini.revos(tmp_path)
+
+    def disagree(content: Any) -> None:
+        referring, reasoning, _ = content["videos"]["valid_video"]["expressions"].values()
+        referring["type_id"], reasoning["anno_id"] = 2, []
+
+    change(tmp_path / "meta_expressions_valid_.json", disagree)
+    first, second, _ = open_dataset("revos", tmp_path, "valid")
+    assert (first.kind, second.kind) == (Kind.NO_TARGET, Kind.REASONING)
+    assert masks_of(first).any() and second.objects == ()
+    problems = check_split(benchmark("revos"), tmp_path, "valid").problems
+    assert [problem.split(": ")[1] for problem in problems] == [
+        "the expression should name nothing, but has 1 object(s)",
+        "the expression names no object",
+    ]
+
+
+@pytest.mark.parametrize("key", ["../../0", "/0", "..", "a/b", ""])
+@pytest.mark.parametrize("name", ["ref-youtube-vos", "mevis", "revos"])
+def test_a_name_of_an_expression_does_not_lead_elsewhere(name: str, key: str, tmp_path: Path) -> None:
+    """Results are filed under it."""
+    WRITERS[name](tmp_path)
+
+    def rename(content: Any) -> None:
+        expressions = next(iter(content["videos"].values()))["expressions"]
+        expressions[key] = expressions.pop("0")
+
+    change(tmp_path / INDEXES[name], rename)
+    (fault,) = open_dataset(name, tmp_path, TRAIN[name]).faults()
+    assert "is no name of a file or folder" in fault
+
+
 def test_reason_vos(whole) -> None:
     root, videos = whole["reasonvos"]
     found = open_dataset("reasonvos", root, "test")
@@ -269,8 +303,6 @@ def test_a_video_that_cannot_be_used_is_named(name: str, how: Callable[[Any], An
         ("mevis", {"anno_id": None}, r"\['anno_id'\] must be a list of ids"),
         ("mevis", {"anno_id": ["one"]}, r"\['anno_id'\]\[0\] must be a whole number"),
         ("mevis", {"anno_id": [0]}, "'obj_id' has 2 entries, 'anno_id' 1"),
-        ("revos", {"anno_id": []}, r"names 0 objects, but type_id 0 \(referring\) has at least one"),
-        ("revos", {"type_id": 2}, r"names 1 objects, but type_id 2 \(no target\) has none"),
         ("revos", {"type_id": 5}, "from 0 to 2"),
     ],
 )

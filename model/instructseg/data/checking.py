@@ -105,6 +105,8 @@ def _sample_problems(sample: Sample) -> Iterator[str]:
         yield "the instruction is empty"
     if not sample.objects and sample.kind is not Kind.NO_TARGET and sample.truth is not None:
         yield "the expression names no object"
+    if sample.objects and sample.kind is Kind.NO_TARGET:
+        yield f"the expression should name nothing, but has {len(sample.objects)} object(s)"
 
 
 def _footage_problems(footage: Footage, images: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ...core import BadInput
 from ..samples import Truth, Truths
 from .coco_masks import check_size, decode_segmentation
 from .image_files import image_size
-from .json_files import elements, read_text
+from .json_files import elements, read_text, shown
 
 
 class CocoImage(NamedTuple):
@@ -175,7 +175,7 @@ def whole(value: dict, key: str, where: str) -> int:
     """A whole number that fits into 64 bits, under a key. Raises BadInput."""
     number = value.get(key)
     if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
-        raise BadInput(f"{where}: {key!r} must be a whole number; got {str(number)[:60]!r}")
+        raise BadInput(f"{where}: {key!r} must be a whole number; got {shown(number)!r}")
     return number
 
 
@@ -183,7 +183,7 @@ def words(value: dict, key: str, where: str) -> str:
     """Text that is not blank, under a key. Raises BadInput."""
     text = value.get(key)
     if not isinstance(text, str) or not text.strip():
-        raise BadInput(f"{where}: {key!r} must be text; got {str(text)[:60]!r}")
+        raise BadInput(f"{where}: {key!r} must be text; got {shown(text)!r}")
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from ...core import BadInput
 
 _SPACE = " \t\n\r"
 _MOST_BYTES = 8 << 30  # a file beyond this is none of the published ones
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value for an error message. What is nested is not gone through to its end: a file can repeat
+    a part of itself so often that its text would fill the memory."""
+    try:
+        return (value if isinstance(value, str) else reprlib.repr(value))[:60]
+    except ValueError:  # a number of thousands of digits
+        return type(value).__name__
 
 
 def read_text(path: Path, encodings: tuple[str, ...] = ("utf-8",)) -> str:

@@ -31,7 +31,7 @@ BENCHMARKS = (
         licence="terms on the pages of DAVIS and of the expressions",
         where="https://davischallenge.org/davis2017/code.html (Unsupervised-trainval-480p); expressions: "
         "https://www.mpi-inf.mpg.de, Video Object Segmentation with Language Referring Expressions",
-        counts={"train": {"videos": 60}, "valid": {"videos": 30}},
+        counts={"train": {"videos": 60}, "valid": {"videos": 30}},  # DAVIS 2017, arXiv 1704.00675
         local=SPLITS,
         marks=("valid/Annotations/blackswan", "train/Annotations/bear"),
         shared_marks=("meta_expressions/train/meta_expressions.json", "meta_expressions/valid/meta_expressions.json"),

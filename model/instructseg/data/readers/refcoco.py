@@ -41,9 +41,11 @@ def _open(root: Path, name: str, by: str, split: str, images: tuple[str, ...] = 
     return ReferringImages(root / name, references, image_folder(root, images))
 
 
-def _counts(**splits: tuple[int, int, int]) -> dict[str, dict[str, int]]:
-    names = ("expressions", "references", "images")
-    return {split: dict(zip(names, numbers, strict=True)) for split, numbers in splits.items()}
+def _counts(**splits: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """References and images as the catalogue of TensorFlow Datasets lists them (tensorflow.org/datasets/catalog/
+    ref_coco); expressions of RefCOCO as FlagEval does (flageval.baai.ac.cn, visual grounding)."""
+    names = ("references", "images", "expressions")
+    return {split: dict(zip(names, numbers, strict=False)) for split, numbers in splits.items()}
 
 
 _UNC = ("train", "val", "testA", "testB")
@@ -59,7 +61,7 @@ BENCHMARKS = (
         splits=_UNC,
         licence=_LICENCE,
         counts=_counts(
-            train=(120624, 42404, 16994), val=(10834, 3811, 1500), testA=(5657, 1975, 750), testB=(5095, 1810, 750)
+            train=(42404, 16994, 120624), val=(3811, 1500, 10834), testA=(1975, 750, 5657), testB=(1810, 750, 5095)
         ),
         local=_UNC,
         marks=("refcoco/refs(unc).p",),
@@ -71,9 +73,7 @@ BENCHMARKS = (
         reader=_READER + "open_refcoco_plus",
         splits=_UNC,
         licence=_LICENCE,
-        counts=_counts(
-            train=(120191, 42278, 16992), val=(10758, 3805, 1500), testA=(5726, 1975, 750), testB=(4889, 1798, 750)
-        ),
+        counts=_counts(train=(42278, 16992), val=(3805, 1500), testA=(1975, 750), testB=(1798, 750)),
         local=_UNC,
         marks=("refcoco+/refs(unc).p",),
         **_SHARED,
@@ -84,7 +84,10 @@ BENCHMARKS = (
         reader=_READER + "open_refcocog",
         splits=("train", "val", "test", "google-train", "google-val"),
         licence=_LICENCE,
-        counts=_counts(train=(80512, 42226, 21899), val=(4896, 2573, 1300), test=(9602, 5023, 2600)),
+        counts={
+            **_counts(train=(42226, 21899), val=(2573, 1300), test=(5023, 2600)),
+            **_counts(**{"google-train": (44822, 24698), "google-val": (5000, 4650)}),
+        },
         local=("train", "val", "test", "google-train", "google-val"),
         marks=("refcocog/refs(umd).p", "refcocog/refs(google).p"),
         **_SHARED,

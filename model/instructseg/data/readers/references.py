@@ -13,6 +13,7 @@ from ...core import BadInput
 from ..samples import Dataset, Kind, Sample
 from .coco_index import CocoIndex, CocoTruth, open_index, whole, words
 from .image_files import one_image
+from .json_files import shown
 
 COCO_2014 = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
 _MOST_SENTENCES = 5_000_000  # in the published files: 142,000 at most; a file can repeat its parts without growing
@@ -27,21 +28,22 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """annotations: empty where the sentences name nothing that is there."""
+    """annotations: empty where the sentences name nothing that is there. fault: why it cannot be used."""
 
     id: int
     image_id: int
     annotations: tuple[int, ...]
     sentences: tuple[Sentence, ...]
+    fault: str = ""
 
 
 class ReferringImages(Dataset):
-    """One split: its references, and the index of the annotations that they name."""
+    """One split: its references, and the index of the annotations that they name. A broken one counts as a sample."""
 
     def __init__(self, folder: Path, references: list[Reference], images: Path) -> None:
         self.index: CocoIndex = open_index(folder / "instances.json")
         self.references, self._images = references, images
-        counts = [len(reference.sentences) for reference in references]
+        counts = [max(1, len(reference.sentences)) for reference in references]
         self._of = np.repeat(np.arange(len(references)), counts)  # (samples,): the reference of each
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -49,9 +51,12 @@ class ReferringImages(Dataset):
         return len(self._of)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises BadInput for a reference to an image or annotation that ``instances.json`` lacks."""
+        """Raises BadInput for a broken reference, and for one to an image or annotation that ``instances.json``
+        lacks."""
         index = range(len(self))[index]
         reference = self.references[self._of[index]]
+        if reference.fault:
+            raise BadInput(reference.fault)
         sentence = reference.sentences[index - self._first[self._of[index]]]
         image = self.index.image(reference.image_id)
         rows = tuple(self.index.place(number) for number in reference.annotations)
@@ -95,8 +100,8 @@ def image_folder(root: Path, places: tuple[str, ...] = COCO_2014) -> Path:
 def parse_references(rows: Any, split: str, path: Path, several: bool) -> list[Reference]:
     """The references of a split from the rows of a reference file.
 
-    several: ``ann_id`` is a list, ``[-1]`` for no target (gRefCOCO); else one number. Raises BadInput naming the file,
-    the row and the key.
+    several: ``ann_id`` is a list, ``[-1]`` for no target (gRefCOCO); else one number. Where a row of the split is
+    broken, its reference says why. Raises BadInput naming the file and the row where a row is of no split at all.
     """
     if not isinstance(rows, list) or not rows:
         raise BadInput(f"{path} must hold a list of references; got {type(rows).__name__} of no use")
@@ -109,26 +114,31 @@ def parse_references(rows: Any, split: str, path: Path, several: bool) -> list[R
     for index, row in enumerate(rows):
         where = f"{path}: reference [{index}]"
         if not isinstance(row, dict):
-            raise BadInput(f"{where} must be a dictionary; got {str(row)[:60]!r}")
-        if words(row, "split", where) != split:
-            continue
-        sentences = tuple(_sentences(row.get("sentences"), where))
-        number = whole(row, "ref_id", where)
-        annotations = _annotations(row.get("ann_id"), several, where)
-        references.append(Reference(number, whole(row, "image_id", where), annotations, sentences))
+            raise BadInput(f"{where} must be a dictionary; got {shown(row)!r}")
+        if words(row, "split", where) == split:
+            references.append(_reference(row, several, where))
     if not references:
-        there = sorted({str(row.get("split"))[:20] for row in rows})
+        there = sorted({row["split"][:20] for row in rows})
         raise BadInput(f"{path} has no references of the split {split!r}; it has: {', '.join(there[:12])}")
     return references
 
 
+def _reference(row: dict, several: bool, where: str) -> Reference:
+    try:
+        sentences = tuple(_sentences(row.get("sentences"), where))
+        annotations = _annotations(row.get("ann_id"), several, where)
+        return Reference(whole(row, "ref_id", where), whole(row, "image_id", where), annotations, sentences)
+    except BadInput as error:
+        return Reference(-1, -1, (), (), str(error))
+
+
 def _sentences(sentences: Any, where: str) -> Iterator[Sentence]:
     if not isinstance(sentences, list) or not sentences:
-        raise BadInput(f"{where}: 'sentences' must be a list of at least one; got {str(sentences)[:60]}")
+        raise BadInput(f"{where}: 'sentences' must be a list of at least one; got {shown(sentences)}")
     for index, sentence in enumerate(sentences):
         here = f"{where}: 'sentences'[{index}]"
         if not isinstance(sentence, dict):
-            raise BadInput(f"{here} must be a dictionary; got {str(sentence)[:60]!r}")
+            raise BadInput(f"{here} must be a dictionary; got {shown(sentence)!r}")
         text = words(sentence, "sent", here)
         raw = sentence.get("raw")
         yield Sentence(whole(sentence, "sent_id", here), text, raw if isinstance(raw, str) else text)
@@ -138,10 +148,10 @@ def _annotations(value: Any, several: bool, where: str) -> tuple[int, ...]:
     if not several:
         return (whole({"ann_id": value}, "ann_id", where),)
     if not isinstance(value, list) or not value:
-        raise BadInput(f"{where}: 'ann_id' must be a list of ids, [-1] for no target; got {str(value)[:60]}")
+        raise BadInput(f"{where}: 'ann_id' must be a list of ids, [-1] for no target; got {shown(value)}")
     numbers = tuple(whole({"ann_id": number}, "ann_id", where) for number in value)
     if numbers == (-1,):
         return ()
     if -1 in numbers or len(set(numbers)) < len(numbers):
-        raise BadInput(f"{where}: 'ann_id' names one twice, or none beside some: {str(value)[:60]}")
+        raise BadInput(f"{where}: 'ann_id' names one twice, or none beside some: {shown(value)}")
     return numbers

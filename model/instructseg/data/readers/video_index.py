@@ -104,6 +104,7 @@ def video_samples(
         for key, expression in listed:
             where = f"{path}: videos[{name!r}]['expressions'][{key!r}]"
             try:
+                local_name(key, where, depth=1)  # results are filed under it
                 if not isinstance(expression, dict):
                     raise BadInput(f"{where} must be an object; got {_short(expression)}")
                 yield make(Expression(key, expression, frames, entry, where))
