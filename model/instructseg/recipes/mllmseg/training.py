@@ -79,6 +79,6 @@ def training_losses(
     for row, ids in enumerate(tokens.input_ids):
         slots = torch.nonzero((ids == seg) | (ids == rej))[:, 0]
         spoken = ids[slots] == seg
-        masks.append(model.masks(reading, row, slots[spoken].tolist()).sigmoid())
+        masks.append(model.masks(reading, row, slots[spoken].tolist()).float().sigmoid())  # enlarged in float32
         present.append(spoken)
     return losses(model.logits(reading.states), tokens.labels, masks, present, truths)
