@@ -27,6 +27,7 @@ DESCRIPTION = f"""Ask rendered scenes of version 2 of the tabletop benchmark (11
 others, events). Scenes and questions of a split are always the same. val: as training draws them, other scenes.
 held_out: what training never sees. Each of {", ".join(AXES)}: only that one. written: instructions by hand."""
 WORST = 20
+KEPT = 4
 STREAM_SECONDS = TIMES[-1]
 
 
@@ -69,12 +70,18 @@ class RenderedCases:
         self._split, self._count = split, size_of(split, count)
         self._times, self._key = tuple(times), key
         self._renderer = WorldRenderer(width, height)
+        self._again: dict[int, Episode] = {}  # the last few that were asked for by index
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Episode:
-        return self._renderer.episode(draw_case(self._split, index).world, self._times, self._key)
+        if index not in self._again:
+            if len(self._again) >= KEPT:
+                self._again.pop(next(iter(self._again)))
+            world = draw_case(self._split, index).world
+            self._again[index] = self._renderer.episode(world, self._times, self._key)
+        return self._again[index]
 
     def __iter__(self) -> Iterator[tuple[int, Episode, tuple[Asked, ...]]]:
         for index in range(self._count):
