@@ -44,7 +44,10 @@ class RosRunner:
 
     def stop(self) -> None:
         """End the spinning: entities may only be destroyed when nothing spins them any more. That holds for the
-        executor's own guard conditions, too, which its shutdown takes away from a thread that is about to wait."""
+        executor's own guard conditions, too, which its shutdown takes away from a thread that is about to wait.
+        Idempotent."""
+        if self._stopping:
+            return
         self._stopping = True
         self.executor.create_task(lambda: None)  # work, so that the thread looks up
         self._thread.join(timeout=5)
