@@ -6,6 +6,7 @@ import sys
 from .run import main
 
 if __name__ == "__main__":
-    # As a time limit ends it: the other processes must not go on without us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As a time limit or a closed terminal ends it: the node must not go on without us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

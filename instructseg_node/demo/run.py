@@ -106,7 +106,8 @@ def make_room(out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line. Exit code 0: every verdict as expected, 1: not, 2: the demo did not get that far."""
+    """Command line. Exit code 0: every verdict as expected, 1: not, 2: the demo did not get that far,
+    130: interrupted."""
     defaults = Options()
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.splitlines()[0])
     parser.add_argument("--bag", type=Path, default=defaults.bag, help="the recording (default data/demo)")
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = run(options)
     except KeyboardInterrupt:
         print("\ndemo: interrupted", file=sys.stderr)
-        return 2
+        return 130
     except (InstructSegError, dds.DdsProfileError, OSError) as error:
         print(f"\ndemo failed: {error}", file=sys.stderr)
         return 2

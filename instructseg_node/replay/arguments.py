@@ -18,7 +18,8 @@ from ..dds import MAX_DOMAIN_ID
 NODE_COMMAND = (sys.executable, "-m", "instructseg_node.main")
 DESCRIPTION = """Play a rosbag2 bag through the node, record what it says, and judge it.
 
-exit status: 0 every expectation met (or none given), 1 an expectation failed, 2 the input is wrong or the run broke"""
+exit status: 0 every expectation met (or none given), 1 an expectation failed, 2 the input is wrong or the run broke,
+130 interrupted"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,7 +112,10 @@ def message_counts(path: Path) -> dict[str, int]:
 def mask_values(message: Any, topic: str) -> np.ndarray:
     """``(H, W)`` whole numbers of a mask: Image with one channel, or CompressedImage as PNG. BadInput else."""
     if not hasattr(message, "encoding"):
-        return decoded(bytes(message.data), topic)
+        pixels = decoded(bytes(message.data), topic)
+        if pixels.ndim != 2 or "jp" in message.format.lower():  # JPEG changes the values
+            raise BadInput(f"a mask on {topic} is {message.format[:40]!r}; a PNG with one channel is needed")
+        return pixels
     if message.encoding not in _MASKS:
         raise BadInput(f"a mask on {topic} is {message.encoding[:40]!r}; allowed: {', '.join(_MASKS)}")
     dtype = np.dtype(_MASKS[message.encoding])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from instructseg.core import BadInput, Mode
 from instructseg.language import clean_instruction
+from instructseg.spoken import hear
 
 from .lined_yaml import Mapping, entries
 
@@ -78,8 +79,16 @@ class Command:
 
     @property
     def asks(self) -> bool:
-        """Whether it asks for something, rather than to stop."""
-        return not self.cancel
+        """Whether it asks for something, rather than to stop alone."""
+        return not self.cancel and not (self.text and self.stops and not hear(self.text).text)
+
+    @property
+    def stops(self) -> bool:
+        """Whether its words end everything before, as "never mind" does."""
+        try:
+            return hear(self.text).cancels
+        except BadInput:  # words of a bag that the node will refuse
+            return False
 
 
 def load(path: Path) -> tuple[Command, ...]:

@@ -37,8 +37,8 @@ CHECK_KEYS = {
     "min_iou": "mean intersection over union with the reference, over the published frames where that shows something",
     "min_held": "share of the published frames that are PRESENT, 0 to 1",
     "max_age": "seconds from a frame's stamp to its masks, 95th percentile; not with --every-frame",
-    "max_false_masks": "frames with a mask where the reference shows none of `ids`; without a reference: with any mask. "
-    "Frames that a reference says nothing of are not counted",
+    "max_false_masks": "frames with a mask where the reference shows none of `ids` (not counted: frames that it says "
+    "nothing of); without a reference: with any mask",
     "max_drops": "frames of the window on which nothing was published",
     "stable_id": "true: there is a mask, and no instance id is given up for another",
     "max_first_mask": "seconds from the command to the frame of its first mask",

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from instructseg.core import InstructSegError
+from instructseg.core import BadInput, InstructSegError
 
 from .. import dds
 from . import arguments as command_line
@@ -39,6 +39,7 @@ def run(
     if expectations is None:
         expectations = expectation_file.load(options.expect) if options.expect else ()
     windows = plan(options, commands, expectations)
+    keep_references(options, expectations)
     played = replay(options, commands, progress)
     progress.show("judging")
     report = Report(played, judge(played, windows))
@@ -60,10 +61,20 @@ def plan(
         return place(expectations, given, source.start, source.end, tuple(source.images), options.bag, every)
 
 
+def keep_references(options: Options, expectations: Sequence[Expectation]) -> None:
+    """Refuse to record over what the recording is compared with: it would be compared with itself."""
+    out = options.out.resolve()
+    for expectation in expectations:
+        bag = expectation.reference and expectation.reference.bag
+        if bag and (out == bag.resolve() or out in bag.resolve().parents or bag.resolve() in out.parents):
+            raise BadInput(f"{expectation.place}: reference: --out {options.out} would change it; choose another place")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: every expectation met, 1: an expectation failed, 2: the input is wrong or the run broke."""
-    # As a time limit ends it: the node must not go on without us.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Exit status 0: every expectation met, 1: an expectation failed, 2: the input is wrong or the run broke, 130:
+    interrupted."""
+    # As a time limit or a closed terminal ends it: the node must not go on without us.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     progress = Progress()
     try:
         options = command_line.parse(arguments)
@@ -72,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress.clear()
         print("instructseg_replay: interrupted; nothing was recorded", file=sys.stderr)
-        return 2
+        return 130
     except (InstructSegError, dds.DdsProfileError, OSError) as error:
         progress.clear()
         print(f"instructseg_replay: {error}", file=sys.stderr)
@@ -80,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("instructseg_replay: the run broke; nothing was recorded", file=sys.stderr)
         return 2
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if not options.quiet or not report.passed:
         print(reporting.as_table(report))
     return 0 if report.passed else 1

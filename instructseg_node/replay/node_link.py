@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -18,6 +19,7 @@ from instructseg_msgs.msg import Instruction, InstructionArray, TargetArray
 from instructseg_msgs.srv import Cancel
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
@@ -34,6 +36,7 @@ from .source import Sample, Topic
 
 NODE = "/instructseg"
 NEEDED = ("targets", "instructions", "grounding", "rejection")  # without these there is nothing to be judged
+NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 OVERLAYS = ("overlay", "overlay/compressed")
 MATCH_S = 20.0  # for everybody to find everybody, once the node is active
 ASK_AGAIN_S = 2.0  # a request sent before both sides knew each other may be lost
@@ -64,10 +67,20 @@ class NodeLink:
         self._file, self._now_ns, self._watch = file, now_ns, watch
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=domain)
+        try:
+            self._connect(topics, file, now_ns, () if overlay else OVERLAYS)
+        except BaseException:
+            rclpy.shutdown(context=self._context)
+            raise
+
+    def _connect(
+        self, topics: Sequence[Topic], file: BagFile, now_ns: Callable[[], int], skip: tuple[str, ...]
+    ) -> None:
+        """Everything that ends with the context."""
         self._node = rclpy.create_node("instructseg_replay", context=self._context, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        create, deep = self._node.create_publisher, QoSProfile(depth=10)
+        create, deep = partial(self._node.create_publisher, event_callbacks=NO_EVENTS), QoSProfile(depth=10)
         self._samples = {topic.name: create(message_class(topic.kind), topic.name, deep) for topic in topics}
         self._images = [topic.name for topic in topics if topic.role == "image"]
         self._clock = create(Clock, "/clock", deep)
@@ -80,7 +93,7 @@ class NodeLink:
             )
         }
         heard = {"targets": self._on_targets, "instructions": self._on_instructions, "/diagnostics": self._on_report}
-        self._recorder = Recorder(self._node, file, NODE, now_ns, () if overlay else OVERLAYS, heard)
+        self._recorder = Recorder(self._node, file, NODE, now_ns, skip, heard)
         self._state = self._node.create_client(GetState, f"{NODE}/get_state")
         self._cancel = self._node.create_client(Cancel, f"{NODE}/cancel")
 

@@ -51,9 +51,15 @@ class Child:
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self._kill()
+            except BaseException:  # interrupted once more: not to be left behind by one in a hurry
+                self._kill()
+                raise
         return self._process.returncode
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def last_line(self) -> str:
         """The newest complete line of its log."""

@@ -7,11 +7,13 @@ form alone: a tenth of the size, and lossless for masks.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -29,6 +31,8 @@ LATCHED = Qos(
     QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _EVER, _EVER,
     QosLiveliness.AUTOMATIC, _EVER, False,
 )  # fmt: skip
+# QoS events are nothing to us, and each would be a further thing that every spin of the executor waits for.
+NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 RAW_IMAGE = "sensor_msgs/msg/Image"
 
 
@@ -42,11 +46,10 @@ class BagFile:
         self.path = path
         self.messages = 0
         name = path.stem if path.suffix == ".mcap" else path.name
-        self._partial = path.with_name(f".{name}.partial")
-        self._folder = self._partial / name
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
         self._types = typestore()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = Path(tempfile.mkdtemp(".partial", f".{name}.", path.parent))
+        self._folder = self._partial / name
         self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
 
@@ -83,6 +86,11 @@ class BagFile:
         if self.path.exists():
             shutil.rmtree(self.path)
         self._folder.rename(self.path)
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file in a bag's folder is one that a :class:`BagFile` may have written."""
+    return file.is_file() and (file.name == "metadata.yaml" or file.suffix == ".mcap")
 
 
 class Recorder:
@@ -138,7 +146,9 @@ class Recorder:
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         connection = self._file.add_topic(topic, kind, latched)
         callback = partial(self._write, connection, self._heard.get(topic))
-        self._subscriptions[topic] = self._node.create_subscription(message_class(kind), topic, callback, qos, raw=True)
+        self._subscriptions[topic] = self._node.create_subscription(
+            message_class(kind), topic, callback, qos, raw=True, event_callbacks=NO_EVENTS
+        )
 
     def _write(self, connection: Connection, heard: Callable[[bytes], None] | None, data: bytes) -> None:
         self._file.write(connection, self._now_ns(), data)

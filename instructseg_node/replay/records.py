@@ -80,6 +80,8 @@ def timetable(
 
 def _ends(later: Command, command: Command, mode: str) -> bool:
     """Whether a later command ends an earlier one."""
+    if later.text and later.stops:
+        return True
     if later.cancel:
         return later.cancel == ALL or (command.request is not None and later.cancel == command.request.id)
     if later.request is not None:

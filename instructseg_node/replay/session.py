@@ -19,6 +19,7 @@ from .. import dds
 from ..parameters import TABLE
 from ..spatial.compressed_depth import RAW
 from . import commands as command_file
+from . import recorder
 from .arguments import Options
 from .commands import Command
 from .conductor import BagTime, Conductor
@@ -26,7 +27,6 @@ from .domains import own_domain
 from .node_link import NODE, NodeLink
 from .processes import Child, NotDiscovered, RunFailed, child_environment, describe_exit
 from .progress import Progress
-from .recorder import BagFile
 from .records import Given, Run, timetable
 from .source import Source
 
@@ -93,6 +93,11 @@ def check(options: Options) -> None:
             raise BadInput(f"--param {name}: the replay sets it itself")
         if name not in TABLE:
             raise BadInput(f"--param {name}: the node has no such parameter; there are: {', '.join(TABLE)}")
+    if options.report and options.junit and options.report.resolve() == options.junit.resolve():
+        raise BadInput(f"--report and --junit name the same file, {options.report}")
+    for name, file in (("--report", options.report), ("--junit", options.junit)):
+        if file is not None and file.is_dir():
+            raise BadInput(f"{name} {file}: that is a folder; a file is needed")
     out, bag = options.out.resolve(), options.bag.resolve()
     if out == bag or bag in out.parents or out in bag.parents:
         raise BadInput(f"--out {options.out}: that is the bag that is played, or inside it; choose another place")
@@ -101,10 +106,16 @@ def check(options: Options) -> None:
             raise BadInput(f"--out {options.out} exists; give another name, or --overwrite")
         if out.is_dir() != (out.suffix != ".mcap") or (out.is_dir() and not (out / "metadata.yaml").exists()):
             raise BadInput(f"--out {options.out} exists and is no bag of that kind: it will not be replaced")
+        others = [f.name for f in out.iterdir() if not recorder.is_ours(f)] if out.is_dir() else []
+        if others:
+            raise BadInput(f"--out {out} holds {others[0]}, which no recording has: it will not be replaced")
 
 
 def prepare_output(options: Options) -> None:
-    """Take away what an earlier run left, so that nothing old is mistaken for a result."""
+    """Take away what an earlier run left, so that nothing old is mistaken for a result of a run that broke."""
+    for file in (options.report, options.junit):
+        if file is not None:
+            file.unlink(missing_ok=True)
     if options.out.is_dir():
         shutil.rmtree(options.out)
     else:
@@ -155,7 +166,10 @@ def _run(options: Options, source: Source, given: tuple[Given, ...], logs: Path,
         dds.use_profile("shm")
         environment = child_environment(logs / "ros") | {"ROS_DOMAIN_ID": str(domain)}
         command = [*options.node_command, *node_arguments(options, source)]
-        with Child("node", command, logs / "node.log", environment, Path.cwd()) as node, BagFile(options.out) as file:
+        with (
+            recorder.BagFile(options.out) as file,
+            Child("node", command, logs / "node.log", environment, Path.cwd()) as node,
+        ):
 
             def watch() -> None:
                 if node.exit_code is not None:

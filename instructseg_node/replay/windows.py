@@ -9,9 +9,10 @@ from pathlib import Path
 
 from instructseg.core import BadInput
 
-from .bags import COMPRESSED, IMAGE, open_bag
+from .bags import COMPRESSED, IMAGE, mask_values, open_bag
 from .expectations import Expectation
 from .records import Given
+from .results import messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Window:
 
     @property
     def name(self) -> str:
-        return f"{self.expectation.name} [{self.start:g}-{self.end:g} s]"
+        camera = f", camera {self.expectation.camera}" if self.expectation.camera else ""
+        return f"{self.expectation.name}{camera} [{self.start:g}-{self.end:g} s]"
 
 
 def place(
@@ -119,3 +121,15 @@ def _check_reference(expectation: Expectation, bag: Path) -> None:
         raise BadInput(
             f"{expectation.place}: reference: {path} has no images on {reference.topic}; image topics: {there}"
         )
+    try:
+        _check_mask(path, reference.topic)
+    except BadInput as error:
+        raise BadInput(f"{expectation.place}: reference: {error}") from error
+
+
+def _check_mask(bag: Path, topic: str) -> None:
+    """Raises BadInput where the first message is no mask: found out before minutes of replay."""
+    with closing(messages(bag, (topic,))) as found:
+        _, _, message = next(found, (topic, 0, None))
+        if message is not None:
+            mask_values(message, topic)

@@ -204,6 +204,14 @@ def test_recording_is_a_bag_or_a_file_and_replaces_the_one_before(tmp_path: Path
         assert [deserialize_message(bytes(data), String).data for _, _, data in reader.messages()] == ["after"]
 
 
+def test_recordings_of_one_name_at_a_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """The folder and the file of one name, or one name twice."""
+    with BagFile(tmp_path / "run") as first, BagFile(tmp_path / "run.mcap") as second:
+        for file in (first, second):
+            file.write(file.add_topic("/words", "std_msgs/msg/String"), 5, serialize_message(String(data="a word")))
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run.mcap"}
+
+
 def test_recorder_wants_a_full_name(ros, tmp_path: Path) -> None:
     with BagFile(tmp_path / "out.mcap") as file:
         for name in ("robot", "/", ""):

@@ -210,7 +210,11 @@ def test_targets_of_other_commands_do_not_count(made) -> None:
 def test_nothing_published_at_all(made) -> None:
     run = made({0: ((target(PRESENT),), square(1))}, {0: square(0, dtype=np.uint8)})
     found = judged(run, start=1.0, verdict=("PRESENT",), min_iou=0.1, min_held=0.1, reference=Reference(TRUTH))
-    assert failed(found) == {"verdict": "NO FRAMES", "min_iou": "no frame with a reference", "min_held": "nothing published"}
+    assert failed(found) == {
+        "verdict": "NO FRAMES",
+        "min_iou": "no frame with a reference",
+        "min_held": "nothing published",
+    }
 
 
 EVERYTHING = {
@@ -291,6 +295,7 @@ def test_a_reference_of_another_size_is_refused(made) -> None:
         ({"settle": 2.0}, "nothing is left to be judged"),
         ({"camera": "left"}, "there is no camera 'left'; there are: camera"),
         ({"reference": Reference("/none")}, r"has no images on /none; image topics: /cam, /truth"),
+        ({"reference": Reference("/cam")}, "reference: a mask on /cam is 'rgb8'; allowed: mono8"),
         ({"reference": Reference(TRUTH, Path("/no/such/bag"))}, "reference: cannot read the bag /no/such/bag"),
     ],
 )
@@ -330,6 +335,17 @@ def test_timetable() -> None:
     assert "after the end at 5 s: 1 commands (at 9 s)" in notes[1]
     added, _ = timetable(asked, ZERO, 0.0, 5.0, "add")
     assert [(entry.command.words, entry.end) for entry in added if entry.command.text] == [("a", 4.0), ("b", 4.0)]
+
+
+def test_words_that_cancel_end_what_was_asked() -> None:
+    asked = [
+        Command(at=0.0, text="the ball"), Command(at=0.5, request=Request("cup", "the cup")),
+        Command(at=1.0, text="stop, please"), Command(at=2.0, text="the ball"),
+        Command(at=3.0, text="never mind, find the mug"),
+    ]  # fmt: skip
+    given, _ = timetable(asked, ZERO, 0.0, 5.0, "add")
+    spans = [(entry.command.words, entry.end) for entry in given if entry.command.asks]
+    assert spans == [("the ball", 1.0), ("the cup", 1.0), ("the ball", 3.0), ("never mind, find the mug", 5.0)]
 
 
 def test_which_instruction_came_of_which_command() -> None:
@@ -386,6 +402,16 @@ def test_the_report_in_its_three_forms(made, tmp_path: Path) -> None:
     assert shown.shape[1] == 4 * 320
     assert (shown == pictures.REFERENCE).all(axis=-1).any(), "the reference's line"
     assert sheet.name == "failed_2_the_red_square.png"
+
+
+def test_cases_of_several_cameras_have_names_of_their_own(made) -> None:
+    run = made({}, {})
+    windows = [Window(Expectation("the red square", camera=name, max_drops=0), 0, 0.0, 0.0, 2.0) for name in "ab"]
+    names = [
+        case.get("name")
+        for case in ElementTree.fromstring(as_junit(Report(run, judge(run, windows))).encode()).iter("testcase")
+    ]
+    assert names == ["the red square, camera a [0-2 s]", "the red square, camera b [0-2 s]"]
 
 
 def test_what_a_test_asks(made) -> None:

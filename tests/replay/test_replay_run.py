@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from instructseg_node.replay.arguments import Options
 from instructseg_node.replay.commands import Command
 from instructseg_node.replay.conductor import BagTime, Conductor
 from instructseg_node.replay.domains import own_domain
-from instructseg_node.replay.main import main
-from instructseg_node.replay.processes import RunFailed
+from instructseg_node.replay.main import main, run
+from instructseg_node.replay.processes import Child, RunFailed
 from instructseg_node.replay.records import Given
 from instructseg_node.replay.results import frame_records, messages
 from instructseg_node.replay.source import Sample, Source
@@ -127,7 +128,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
         assert nodes, "".join(lines)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert rest.endswith("instructseg_replay: interrupted; nothing was recorded\n"), rest
     assert not any(node.is_running() and node.status() != psutil.STATUS_ZOMBIE for node in nodes)
     left = {entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")}
@@ -159,6 +160,10 @@ def test_a_node_that_ends_is_named_with_its_log(tmp_path: Path, capsys: pytest.C
         ({"parameters": {"use_sim_time": "false"}}, "the replay sets it itself"),
         ({"parameters": {"frame_policy": "latest"}, "rate": None}, "the replay sets it itself"),
         ({"commands": Path("/no/commands.yaml")}, "cannot read /no/commands.yaml"),
+        ({"out": "out.db3"}, "the recording is written as MCAP"),
+        ({"out": "mine", "overwrite": True}, "holds notes.txt, which no recording has: it will not be replaced"),
+        ({"report": Path("/")}, "--report /: that is a folder"),
+        ({"report": Path("/no/r"), "junit": Path("/no/r")}, "--report and --junit name the same file, /no/r"),
     ],
 )
 def test_what_cannot_be_right_is_refused_before_anything_starts(tmp_path: Path, change: dict, words: str) -> None:
@@ -167,10 +172,66 @@ def test_what_cannot_be_right_is_refused_before_anything_starts(tmp_path: Path, 
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "precious").touch()
     (tmp_path / "there.mcap").mkdir()
-    options = {"out": "out", "node_command": ("false",)} | change
+    write(tmp_path / "mine", camera("/cam", 1))
+    (tmp_path / "mine" / "notes.txt").touch()
+    options = {"out": "out", "node_command": ("touch", str(tmp_path / "started"))} | change
     with pytest.raises(BadInput, match=words):
         session.replay(Options(bag, **options | {"out": tmp_path / options["out"]}))
     assert (tmp_path / "thing" / "precious").exists()
+    assert (tmp_path / "mine" / "notes.txt").exists()
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("out", ["march", "march/inside"])
+def test_a_reference_is_not_replaced_by_what_is_compared_with_it(tmp_path: Path, out: str) -> None:
+    """Every mask would be right."""
+    mask = (ZERO, "/mask", IMAGE, raw(np.zeros((96, 128), np.uint8), "mono8", ZERO))
+    bag, march = write(tmp_path / "bag", camera("/cam", 2)), write(tmp_path / "march", [mask])
+    (tmp_path / "c.yaml").write_text("- {at: 0, command: the red square}\n")
+    (tmp_path / "e.yaml").write_text("- {command: the red square, min_iou: 1, reference: {topic: /mask, bag: march}}\n")
+    options = Options(
+        bag, tmp_path / out, commands=tmp_path / "c.yaml", expect=tmp_path / "e.yaml", overwrite=True,
+        node_command=("false",),
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"e.yaml, line 1: reference: --out .* would change it"):
+        run(options)
+    assert (march / "metadata.yaml").exists()
+
+
+def test_a_run_that_breaks_leaves_no_report_of_an_earlier_one(tmp_path: Path) -> None:
+    bag = write(tmp_path / "bag", camera("/cam", 2))
+    (tmp_path / "r.json").write_text('{"passed": true}')
+    (tmp_path / "r.xml").write_text("<testsuites/>")
+    options = Options(
+        bag, tmp_path / "out", report=tmp_path / "r.json", junit=tmp_path / "r.xml", node_command=("false",),
+        logs=tmp_path / "logs",
+    )  # fmt: skip
+    with pytest.raises(RunFailed):
+        run(options)
+    assert not (tmp_path / "r.json").exists()
+    assert not (tmp_path / "r.xml").exists()
+
+
+def test_a_second_interruption_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses Ctrl-C twice leaves no node behind that does not listen to the first."""
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
+    child = Child("node", [sys.executable, "-c", stubborn], tmp_path / "log", os.environ, tmp_path)
+    while "up" not in child.log_text():
+        assert child.exit_code is None
+        time.sleep(0.01)
+    wait = child._process.wait
+
+    def interrupted(timeout: float | None = None) -> int:
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return wait()
+
+    monkeypatch.setattr(child._process, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        child.stop(5.0)
+    assert child.exit_code == -signal.SIGKILL
 
 
 def test_what_the_node_is_started_with(tmp_path: Path) -> None:
