@@ -165,6 +165,21 @@ def test_a_change_while_both_threads_are_inside_the_segmenter_counts_for_what_th
         assert owner.states() == [State.NO_TARGET]
 
 
+def test_fewer_targets_while_an_answer_is_compared_with_what_was_followed():
+    owner = followed("red and blue", "red", "blue", refresh_period=0.1)
+    segment = owner.segmenter.segment
+
+    def compared(encoded, tokens):
+        if len(tokens) == 4:  # the answer's two, and the two followed
+            change(owner, max_targets=1)
+        return segment(encoded, tokens)
+
+    owner.segmenter.segment = compared
+    assert states(owner.play(1.1, 2.0, "red", "blue")) == [State.PRESENT]
+    assert owner.engine.config.max_targets == 1
+    assert owner.engine.statistics().faults == {}
+
+
 def test_under_every_a_change_counts_after_the_frames_that_were_handed_over_before():
     with Owner(frame_policy="every") as owner:
         owner.engine.set_instruction(Instruction("a", "red"))

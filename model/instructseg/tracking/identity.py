@@ -81,8 +81,10 @@ class Sightings:
 
     def slots(self, answered: int, kept: set[int], most: int, limit: float) -> dict[int, int]:
         """Place in the answer -> slot: where it is recognised, else of the same number, else a free one of ``most``.
-        kept: slots that the answer cannot change."""
-        found = self.recognised(limit)
+        kept: slots that the answer cannot change. What was sighted beyond ``answered`` or ``most``, which may have been
+        lowered since, does not count."""
+        known = self.recognised(limit)
+        found = {place: slot for place, slot in known.items() if place < answered and slot < most}
         others = []
         for place in range(answered):
             if place in found:
