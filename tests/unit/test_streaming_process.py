@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from unit.fakes import SECOND, ColourSegmenter, Owner, colour_frame, states
+from unit.fakes import SECOND, ColourSegmenter, Owner, colour_frame, eventually, states
 
 from instructseg.core import BadInput, Instruction, InstructSegError, Mode, Sampling, State, TargetMask
 from instructseg.streaming import FrameRefused, StreamingEngine
@@ -303,6 +303,14 @@ def test_too_many_instructions_are_refused_but_replacing_one_is_not():
         Instruction("a", "red", class_id=1.5),
         Instruction("a", "red", timeout_s=-1.0),
         Instruction("a", "red", timeout_s=float("nan")),
+        Instruction("a", "red", timeout_s=float("inf")),
+        Instruction("a", "red", timeout_s=None),
+        Instruction("a", "red", class_id=True),
+        Instruction("a", "red", priority="high"),
+        Instruction("a", "red", priority=None),
+        Instruction("a", "red", mode=1),
+        Instruction("a", "red", cameras="left"),
+        Instruction("a", "red", cameras=("",)),
     ],
 )
 def test_an_unusable_instruction_is_refused_and_ends_no_other(bad):
@@ -441,6 +449,36 @@ def test_a_callback_that_raises_is_counted_and_does_no_harm():
         "callback on_grounding",
         "callback on_instructions",
     }
+
+
+def test_a_log_that_raises_is_counted_and_stops_nothing():
+    def log(level: int, message: str) -> None:
+        raise ValueError("no space left")
+
+    results = []
+    segmenter = ColourSegmenter()
+    engine = StreamingEngine(segmenter, on_result=results.append, log=log)
+    engine.set_instruction(Instruction("a", "red"))
+    with engine:
+        segmenter.raising = {"encode"}
+        engine.submit_frame(colour_frame(0.0, "red"))
+        assert eventually(lambda: len(results) == 1)
+        engine.submit_frame(colour_frame(0.0, "red"))  # the same stamp: dropped, and said so
+        segmenter.raising = set()
+        engine.submit_frame(colour_frame(1.0, "red"))
+        assert eventually(lambda: len(results) == 2)
+    assert engine.statistics().faults["callback log"] >= 2
+    assert "no space left" in engine.statistics().last_error
+
+
+def test_an_event_is_told_although_its_instruction_ends_with_the_same_frame():
+    owner = Owner(lost_after=0.2)
+    owner.engine.set_instruction(Instruction("a", "red", timeout_s=0.4))
+    owner.show(0.0, "red")
+    owner.play(0.1, 0.3)
+    assert owner.rejections == []
+    assert [i.id for i in owner.show(0.4).ended] == ["a"]
+    assert changes(owner) == [(State.OCCLUDED, State.LOST)]
 
 
 def test_callbacks_may_call_the_engine():

@@ -74,6 +74,22 @@ def test_a_result_on_its_way_out_does_not_show_what_has_ended_meanwhile(end) -> 
             assert State.PRESENT in {t.state for t in owner.results[count].targets if t.instruction is B}
 
 
+def test_an_answer_on_its_way_out_shows_nothing_after_a_pause() -> None:
+    owner = Owner()
+    publish = owner.engine._publish
+
+    def paused_before(result) -> None:
+        pause(owner)
+        publish(result)
+
+    owner.engine._publish = paused_before
+    owner.engine.set_instruction(Instruction("a", "red", mode=Mode.ONE_SHOT))
+    owner.show(0.0, "red")
+    (target,), (status,) = owner.results[0].targets, owner.results[0].answered
+    assert (target.state, target.mask, target.confidence, target.reason) == (State.STALE, None, None, "switched off")
+    assert (status.state, status.reason, status.ending) == (State.STALE, "switched off", Ending.ANSWERED)
+
+
 def test_a_pause_is_stale_at_once_and_until_it_is_over() -> None:
     owner = Owner()
     gate = owner.segmenter.gates

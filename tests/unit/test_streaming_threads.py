@@ -13,6 +13,17 @@ from instructseg.core import Instruction, State
 from instructseg.streaming import StreamingEngine
 
 
+def test_a_fault_in_the_choice_of_what_to_ask_does_not_end_the_grounding_thread():
+    owner = Owner()
+    sampling, owner.segmenter.sampling = owner.segmenter.sampling, None  # a recipe that broke after it was loaded
+    with owner:
+        owner.engine.set_instruction(Instruction("a", "red"))
+        owner.send(0.0, "red")
+        assert eventually(lambda: owner.engine.statistics().faults.get("grounding", 0) > 0)
+        owner.segmenter.sampling = sampling
+        owner.wait_for(State.PRESENT, 1.0, "red")
+
+
 def test_masks_go_on_while_the_reasoner_thinks_and_the_first_one_is_of_the_present_frame():
     owner = Owner(ColourSegmenter(renew_tokens=True))
     owner.segmenter.gates["ground"] = threading.Event()

@@ -11,7 +11,7 @@ from ..tracking.ids import TRACKED, InstanceIds
 from ..tracking.state_machine import Policy
 from ..tracking.token_tracker import Schedule, TokenTracker
 from .config import EngineConfig
-from .types import Ending, InstructionStatus
+from .types import Ending, InstructionStatus, RejectionEvent
 
 _UNNAMED = ""  # stands for the only camera until its first frame tells its name
 BEST_FIRST = (  # states of targets: the first one that any of them is in stands for all
@@ -63,6 +63,7 @@ class InstructionBook:
         self._pace = 1.0
         self._entries: dict[str, Entry] = {}
         self._ended: list[InstructionStatus] = []
+        self._last_events: list[RejectionEvent] = []  # of those that have ended
         self.reconfigure(config)
 
     def reconfigure(self, config: EngineConfig) -> None:
@@ -142,6 +143,7 @@ class InstructionBook:
         status = entry.status(ending, reason)
         self._ended.append(status)
         for tracker in entry.trackers.values():
+            self._last_events += tracker.take_events()
             tracker.close()
         return status
 
@@ -199,6 +201,14 @@ class InstructionBook:
         ended, self._ended = tuple(self._ended), []
         return ended
 
+    def take_events(self) -> list[RejectionEvent]:
+        """What became of targets since the last call, also of instructions that have ended meanwhile."""
+        events, self._last_events = self._last_events, []
+        for entry in self:
+            for tracker in entry.trackers.values():
+                events += tracker.take_events()
+        return events
+
     def _tracker(self, instruction: Instruction, camera: str, stamp_ns: int) -> TokenTracker:
         tracker = TokenTracker(
             instruction, camera, self._policy, self._schedule, self._ids, self._config.max_targets, stamp_ns
@@ -215,13 +225,24 @@ def check_instruction(instruction: Instruction, cameras: tuple[str, ...]) -> Non
         raise BadInput(f"Instruction.id must be 1..256 characters; got {instruction.id!r}")
     if not (isinstance(instruction.text, str) and instruction.text.strip()):
         raise BadInput(f"Instruction.text must not be empty; got {instruction.text!r}")
-    if not (isinstance(instruction.class_id, int) and 1 <= instruction.class_id <= 255):
+    if not (_is_whole(instruction.class_id) and 1 <= instruction.class_id <= 255):
         raise BadInput(f"Instruction.class_id must be a whole number in 1..255; got {instruction.class_id!r}")
-    if not (math.isfinite(instruction.timeout_s) and instruction.timeout_s >= 0.0):
-        raise BadInput(f"Instruction.timeout_s must be 0 (none) or more seconds; got {instruction.timeout_s}")
+    if not (isinstance(instruction.timeout_s, (int, float)) and 0.0 <= instruction.timeout_s < math.inf):
+        raise BadInput(f"Instruction.timeout_s must be 0 (none) or more seconds; got {instruction.timeout_s!r}")
+    if not _is_whole(instruction.priority):
+        raise BadInput(f"Instruction.priority must be a whole number; got {instruction.priority!r}")
+    if not isinstance(instruction.mode, Mode):
+        raise BadInput(f"Instruction.mode must be a Mode; got {instruction.mode!r}")
+    names = instruction.cameras
+    if not (isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)):
+        raise BadInput(f"Instruction.cameras must be a tuple of non-empty names; got {names!r}")
     unknown = [name for name in instruction.cameras if cameras and name not in cameras]
     if unknown:
         raise BadInput(f"Instruction.cameras must be among {', '.join(cameras)}; got {', '.join(unknown)}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_answered(entry: Entry) -> bool:

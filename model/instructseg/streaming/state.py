@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..core import Frame, InstructSegError, Segmenter
+from ..core import Frame, InstructSegError, Segmenter, State
 from ..tracking.ids import InstanceIds
 from .admission import Admission
 from .book import InstructionBook
@@ -164,6 +164,8 @@ class StreamState:
 
     def as_of_now(self, result: FrameResult) -> FrameResult:
         """The result without masks of what has been cancelled, replaced, reset or found STALE since it was computed."""
+        if self.paused:
+            return _without_masks(result, self.paused)
         ended = {id(instruction) for instruction in result.ended}
         trackers = {id(tracker.instruction): tracker for tracker in self.book.trackers(result.frame.camera)}
         targets = []
@@ -183,10 +185,8 @@ class StreamState:
 
     def post_events(self) -> None:
         """Put what trackers and book have to tell into the outbox."""
-        for entry in self.book:
-            for tracker in entry.trackers.values():
-                for event in tracker.take_events():
-                    self.outbox.add("on_rejection", self.callbacks.on_rejection, event)
+        for event in self.book.take_events():
+            self.outbox.add("on_rejection", self.callbacks.on_rejection, event)
         ended = self.book.take_ended()
         statuses = self.book.statuses() + ended
         # Every ending is told, also one that looks like the one before.
@@ -209,7 +209,11 @@ class StreamState:
         now = time.monotonic()
         if now - self._last_said.get(kind, -_QUIET_S) >= _QUIET_S:
             self._last_said[kind] = now
-            self._log(level, message)
+            try:
+                self._log(level, message)
+            except Exception as error:  # the owner's fault must not end a thread of ours
+                failed = f"log failed: {type(error).__name__}: {error}; it was told: {message}"
+                self.recorder.fault("callback log", " ".join(failed.split())[:500])
 
     def _degradation(self) -> Degradation:
         max_age_s = self.config.max_age if self.config.frame_policy == "latest" else 0.0  # "every" drops nothing
@@ -223,6 +227,17 @@ class StreamState:
 
     def _callback_failed(self, name: str, error: Exception) -> None:
         self.fault(f"callback {name}", error)
+
+
+def _without_masks(result: FrameResult, why: str) -> FrameResult:
+    """A result, and the answers it gives, after which everything was made STALE."""
+    stale = {"state": State.STALE, "reason": why}
+    targets = [
+        target if target.mask is None else dataclasses.replace(target, mask=None, confidence=None, **stale)
+        for target in result.targets
+    ]
+    answered = tuple(dataclasses.replace(status, live=0, **stale) for status in result.answered)
+    return dataclasses.replace(result, targets=tuple(targets), answered=answered)
 
 
 def _signature(statuses: tuple[InstructionStatus, ...]) -> list[tuple]:

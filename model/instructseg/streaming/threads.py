@@ -124,7 +124,11 @@ class Workers:
         """Wait until an instruction is due; None when it is time to stop."""
         with self._state.guard:
             while not self._stop.is_set():
-                job = self._grounding.next_job()
+                try:
+                    job = self._grounding.next_job()
+                except Exception as error:  # as above
+                    self._state.fault("grounding", error)
+                    job = None
                 if job is not None:
                     return job
                 self._state.guard.wait()
