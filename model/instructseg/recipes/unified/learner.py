@@ -23,7 +23,7 @@ from ...data.samples import Footage, Kind, Sample, Truth
 from ...language import clean_instruction
 from ...options import NoOptions, parse_options
 from ...sampling import sparse_dense
-from ...training.adapters import mark_of
+from ...training.adapters import belonging
 from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.lora import add_lora, train_only
@@ -142,9 +142,9 @@ class UnifiedLearner(Learner):
         language.set_input_embeddings(GrownEmbedding(language.embed_tokens.weight, words))
         self.trained = train_only(self.module, lambda name: WHOLE.fullmatch(name) is not None)
         self.belongs_to = {
-            "recipe": self.name, "lora_rank": self.lora.rank, "lora_alpha": float(self.lora.alpha),
-            "words": mark_of_words(words), "frozen": mark_of(self.module, self.trained),
-        }  # fmt: skip
+            **belonging(self.name, self.lora.rank, self.lora.alpha, self.module, self.trained),
+            "words": mark_of_words(words),
+        }
 
     def _key(self, samples: Sequence[Sample], draw: random.Random) -> tuple[int, list[Truth | None]]:
         """A frame with the samples' truths on it, at least one of which is known. Raises BadInput."""
