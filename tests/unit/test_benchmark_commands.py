@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco
 from unit import miniature_data, miniature_videos
 from unit.fake_tracker import FakeTracker
 from unit.known_answers import BLUE, GREEN, RED, KnownSegmenter, exact_images, exact_videos, with_known_recipe
@@ -192,12 +193,9 @@ def test_an_archive_for_a_server(tmp_path: Path, capsys) -> None:
     assert "a99e0d15/1: RuntimeError: this text breaks it" in capsys.readouterr().out
     frames = ("00000", "00005", "00010", "00015")
     with zipfile.ZipFile(archive) as content:
-        assert sorted(content.namelist()) == [f"Annotations/a99e0d15/{e}/{f}.png" for e in "01" for f in frames]
+        assert sorted(content.namelist()) == [f"a99e0d15/{e}/{f}.png" for e in "01" for f in frames]
         pictures = [
-            [
-                cv2.imdecode(np.frombuffer(content.read(f"Annotations/a99e0d15/{e}/{f}.png"), np.uint8), -1)
-                for f in frames
-            ]
+            [cv2.imdecode(np.frombuffer(content.read(f"a99e0d15/{e}/{f}.png"), np.uint8), -1) for f in frames]
             for e in "01"
         ]
     video = miniature_videos.draw_video("a99e0d15")
@@ -206,14 +204,42 @@ def test_an_archive_for_a_server(tmp_path: Path, capsys) -> None:
     assert not list(archive.parent.glob(".*"))
 
 
+def test_ref_youtube_vos_has_its_archive_in_a_folder_annotations(tmp_path: Path) -> None:
+    root = exact_videos(tmp_path / "data", miniature_videos.ref_youtube_vos(tmp_path / "data"))
+    archive = tmp_path / "rvos.zip"
+    run(root, "ref-youtube-vos", "train", "--archive", archive, segmenter=KnownSegmenter())
+    with zipfile.ZipFile(archive) as content:
+        assert {name.split("/")[0] for name in content.namelist()} == {"Annotations"}
+        assert "Annotations/0065b171f9/0/00000.png" in content.namelist()
+
+
+def test_an_archive_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    miniature_videos.mevis(tmp_path / "data")
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    words = ["eval", "mevis", "--split", "valid", "--root", str(tmp_path / "data"), "--recipe", "known"]
+    assert cli.main([*words, "--out", str(tmp_path / "out"), "--archive", str(archive)]) == 2
+    assert f"No space left on device: {archive}" in capsys.readouterr().err
+    assert archive.read_bytes() == b"old"
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_coco_results_and_pictures(tmp_path: Path) -> None:
     root = exact_images(tmp_path / "data", miniature_data.grefcoco(tmp_path / "data"))
     rle, pictures = tmp_path / "sub" / "results.json", tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "worst_007.png").write_bytes(b"of an earlier call")
     wrong = KnownSegmenter({"the red box": (BLUE,)})
     run(root, "grefcoco", "val", "--rle", rle, "--pictures", pictures, segmenter=wrong)
     entries = json.loads(rle.read_text())
     assert [entry["refused"] for entry in entries] == [False, False, True]
-    assert [entry["segmentation"] is None for entry in entries] == [False, False, True]
+    assert [coco.area(entry["segmentation"]) > 0 for entry in entries] == [True, True, False]
+    assert entries[2]["segmentation"]["size"] == entries[0]["segmentation"]["size"]
     assert {entry["image_id"] for entry in entries} == {3}
     assert [path.name for path in pictures.iterdir()] == ["worst_001.png"]  # what is right has no picture
     assert cv2.imread(str(pictures / "worst_001.png")).shape[1] == 480

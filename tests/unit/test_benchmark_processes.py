@@ -16,6 +16,7 @@ from unit.known_answers import KnownSegmenter, exact_images, exact_videos, with_
 
 from instructseg import cli
 from instructseg.core import BadInput
+from instructseg.evaluation.benchmarks.predictions import PredictionFile
 from instructseg.evaluation.benchmarks.shards import Shard, Together, parse_shard
 from instructseg.registry import RECIPES
 
@@ -107,6 +108,55 @@ def test_what_failed_is_asked_again_only_on_request(root: Path, tmp_path: Path) 
     assert run(again, words_for(root, tmp_path / "out", "--retry")) == 0
     assert again.asked == [["Thing 0 on the 1. row"]] * 2
     assert table(tmp_path / "out")["failed"] == {}
+
+
+def test_an_answer_counts_before_an_earlier_failure_in_the_file_of_a_shard(root: Path, tmp_path: Path) -> None:
+    """The answer lies in predictions-0-of-1, which is read first."""
+    broken = KnownSegmenter(broken=["Thing 0 on the 1. row"])
+    for shard in ("0/2", "1/2"):
+        run(broken, words_for(root, tmp_path / "out", "--shard", shard))
+    assert run(KnownSegmenter(), words_for(root, tmp_path / "out", "--retry")) == 0
+    assert table(tmp_path / "out")["failed"] == {}
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on(root: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """Half of the third answer's line fits; what is left in the buffer is not written by closing either."""
+    out, append = tmp_path / "out", PredictionFile._append
+    lines = []
+
+    def until_full(file: PredictionFile, value: dict) -> None:
+        lines.append(value)
+        if len(lines) == 4:
+            file._file.write(b'{"index":2,"id":"0065')
+            file._file.flush()
+            file._file = _Full(file._file)
+        append(file, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionFile, "_append", until_full)
+        assert cli.main(words_for(root, out)) == 2
+    assert f"No space left on device: {out / 'predictions-0-of-1.jsonl'}" in capsys.readouterr().err
+    again = KnownSegmenter()
+    assert run(again, words_for(root, out)) == 0
+    assert [text for texts in again.asked for text in texts][:2] == [f"Thing {i} on the 2. row" for i in (2, 3)]
+    assert table(out)["table"]["overall"]["J&F"] == pytest.approx(1.0)
+
+
+class _Full:
+    """An open file on a full disk."""
+
+    def __init__(self, file) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> int:
+        return len(line)
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        self._file.close()
+        self.flush()
 
 
 def test_sentences_of_one_conversation_are_asked_again_together(tmp_path: Path) -> None:

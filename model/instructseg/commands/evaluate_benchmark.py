@@ -92,6 +92,7 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation) -> int:
     from ..evaluation.benchmarks.coco_export import write_coco
     from ..evaluation.benchmarks.published import published_figures
     from ..evaluation.benchmarks.report import format_scores, scores_json
+    from ..evaluation.benchmarks.whole_files import write_whole
     from ..evaluation.benchmarks.worst import save_worst
 
     predictions, indices = evaluation.predictions(), evaluation.indices
@@ -103,7 +104,7 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation) -> int:
         given = run, evaluation.protocol, scores, beside, list(predictions.values())
         print(format_scores(*given))
         path = evaluation.folder / "scores.json"
-        path.write_text(json.dumps(scores_json(*given), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(scores_json(*given), indent=1, allow_nan=False) + "\n")
         print(f"written: {path}")
         troubles = len(scores.missing) + len(scores.failed)
         if arguments.pictures is not None:
@@ -113,7 +114,7 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation) -> int:
         lacking = write_archive(arguments.archive, evaluation.dataset, indices, predictions)
         print(f"written: {arguments.archive}, {len(indices)} expressions")
         for line in lacking:
-            print(f"  black, because there is no answer: {line}")
+            print(f"  black or left out, because there is no answer: {line}")
         troubles += len(lacking)
     if arguments.rle is not None:
         count = write_coco(arguments.rle, evaluation.dataset, indices, predictions, evaluation.row.video)

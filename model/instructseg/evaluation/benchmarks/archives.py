@@ -1,5 +1,5 @@
-"""Archives for the benchmarks' servers: ``Annotations/<video>/<expression>/<frame>.png``, 0 and 255 (MeViS,
-Ref-YouTube-VOS)."""
+"""Archives for the benchmarks' servers: ``<video>/<expression>/<frame>.png``, 0 and 255, for Ref-YouTube-VOS in a folder
+``Annotations``, for MeViS in none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...core import BadInput
 from ...data.samples import Dataset, Sample
 from .masks import decode_mask
 from .predictions import Prediction
+from .whole_files import whole_file
 
-SERVERS = {"mevis": "MeViS", "ref-youtube-vos": "Ref-YouTube-VOS"}
+SERVERS = {"mevis": "", "ref-youtube-vos": "Annotations/"}  # what stands before the video
 
 
 def check_archive(benchmark: str, path: Path) -> None:
@@ -30,26 +31,24 @@ def write_archive(
     path: Path, dataset: Dataset, indices: Sequence[int], predictions: Mapping[int, Prediction]
 ) -> list[str]:
     """Every frame of every sample; where there is no prediction the masks are black, and the sample is returned by name
-    with the reason. The file appears when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with the reason. What cannot be read is left out and returned too. The file appears when it is whole."""
     lacking: list[str] = []
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+    above = SERVERS[dataset.name]
+    with whole_file(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:  # stored: PNG is compressed
         for index in indices:
             try:
                 sample = dataset[index]
             except BadInput as error:
                 lacking.append(f"sample {index}: {error}")
                 continue
-            reason = _add(archive, sample, predictions.get(index))
+            reason = _add(archive, above, sample, predictions.get(index))
             if reason:
                 lacking.append(f"{sample.id}: {reason}")
-    unfinished.replace(path)
     return lacking
 
 
-def _add(archive: zipfile.ZipFile, sample: Sample, prediction: Prediction | None) -> str:
-    """Why the masks are black; "" where they are not."""
+def _add(archive: zipfile.ZipFile, above: str, sample: Sample, prediction: Prediction | None) -> str:
+    """Why the masks are black or left out; "" where they are not."""
     reason = "" if prediction is not None else "no prediction"
     if prediction is not None and prediction.error:
         reason = prediction.error
@@ -70,9 +69,8 @@ def _add(archive: zipfile.ZipFile, sample: Sample, prediction: Prediction | None
                 reason = str(error)
         pictures.append((name, picture))
     for name, picture in pictures:
-        archive.writestr(
-            f"Annotations/{sample.footage.name}/{sample.expression}/{name}.png", black if reason else picture
-        )
+        place = f"{above}{sample.footage.name}/{sample.expression}/{name}.png"
+        archive.writestr(place, black if reason else picture)
     return reason
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from ...core import BadInput
 from ...data.samples import Dataset, Sample
+from .masks import empty_runs
 from .predictions import Prediction
+from .whole_files import write_whole
 
 
 def write_coco(
@@ -25,8 +27,7 @@ def write_coco(
             entries.append(_entry(dataset[index], prediction, video))
         except BadInput:
             continue  # an unreadable sample has no image to belong to
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(entries) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(entries) + "\n")
     return len(entries)
 
 
@@ -43,4 +44,6 @@ def _entry(sample: Sample, prediction: Prediction, video: bool) -> dict[str, Any
         names = list(sample.footage.frames)
         return {"video_id": sample.footage.name, "frames": names, "segmentations": list(prediction.masks), **common}
     image = sample.extra.get("image_id", sample.footage.name)
-    return {"image_id": image, "segmentation": prediction.masks[0], **common}
+    # Readers of COCO files know no null in a single image.
+    runs = prediction.masks[0] or empty_runs(*sample.footage.read(0).shape[:2])
+    return {"image_id": image, "segmentation": runs, **common}

@@ -16,8 +16,15 @@ from ...data.readers.coco_masks import decode_segmentation
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any] | None:
     """COCO's compressed run lengths of a ``(H, W)`` bool mask; None for an empty one."""
-    if not mask.any():
-        return None
+    return _runs(mask) if mask.any() else None
+
+
+def empty_runs(height: int, width: int) -> dict[str, Any]:
+    """COCO's run lengths of a mask without a pixel."""
+    return _runs(np.zeros((height, width), bool))
+
+
+def _runs(mask: np.ndarray) -> dict[str, Any]:
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(edge) for edge in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 

@@ -7,6 +7,7 @@ others count. Files of several machines are merged by lying in one folder.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import itertools
@@ -82,16 +83,22 @@ class PredictionFile:
     def __enter__(self) -> PredictionFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        # After a failed write the rest of the line waits in the buffer, and closing fails as the write did.
+        with contextlib.suppress(OSError) if kind is not None else contextlib.nullcontext():
+            self._file.close()
 
     def write(self, prediction: Prediction) -> None:
         given = dataclasses.asdict(prediction)
         self._append({key: value for key, value in given.items() if value or key in ("index", "id", "masks")})
 
     def _append(self, value: dict[str, Any]) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:  # a full disk: half a line, which the next run drops
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _drop_broken_end(self) -> None:
         """What a killed process was writing."""
@@ -102,7 +109,8 @@ class PredictionFile:
 
 
 def read_predictions(folder: Path, run: RunDescription | None = None) -> dict[int, Prediction]:
-    """By index of the sample, from all files of a folder; of several lines about one sample the later counts.
+    """By index of the sample, from all files of a folder. Of several lines about one sample an answer counts before a
+    failure, which may lie in the file of an earlier shard, and otherwise the later one.
 
     Raises BadInput naming file and line, and where a file belongs to another run than ``run``.
     """
@@ -117,7 +125,9 @@ def read_predictions(folder: Path, run: RunDescription | None = None) -> dict[in
             _same_run(kept, run, path)
         for number, line in lines:
             prediction = _prediction(line, kept.samples, f"{path}: line {number}")
-            found[prediction.index] = prediction
+            known = found.get(prediction.index)
+            if known is None or known.error or not prediction.error:
+                found[prediction.index] = prediction
     return found
 
 

@@ -27,6 +27,8 @@ def save_worst(
 ) -> list[Path]:
     """One PNG each, numbered from the worst; samples that are right, or cannot be read, have none."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("worst_[0-9][0-9][0-9].png"):  # of an earlier call, whose worst were others
+        old.unlink()
     paths: list[Path] = []
     for one in sorted((j for j in judged if j.error > RIGHT_ENOUGH), key=lambda j: -j.error):
         if len(paths) == count:
