@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.fakes import COLOURS, SECOND, ColourSegmenter, Owner, colour_frame, unhurried
+from unit.fakes import COLOURS, SECOND, ColourSegmenter, ColourToken, Owner, colour_frame, unhurried
 
-from instructseg.core import BadInput, Instruction, Mode, State
-from instructseg.streaming import EngineConfig, FrameResult
+from instructseg.core import (
+    BadInput,
+    Clip,
+    EncodedFrame,
+    Grounding,
+    Instruction,
+    Mode,
+    State,
+    Target,
+    TargetMask,
+)
+from instructseg.streaming import Ending, EngineConfig, FrameResult
 from instructseg.streaming.book import InstructionBook
 
 often = settings(unhurried, max_examples=150)
@@ -40,14 +54,78 @@ COMMANDS = st.one_of(
     st.tuples(st.just("break"), st.sets(st.sampled_from(["encode", "ground", "segment"]))),
     st.tuples(st.just("silence"), st.sampled_from([0.2, 0.6, 3.0])),
 )
+CHANGES = st.one_of(
+    st.tuples(st.just("change"), st.just("max_targets"), st.integers(1, 3)),
+    st.tuples(st.just("change"), st.just("max_instructions"), st.integers(1, 3)),
+    st.tuples(st.just("change"), st.just("reacquire"), st.sampled_from(["place", "looks"])),
+    st.tuples(st.just("change"), st.just("ground_on_motion"), st.booleans()),
+    st.tuples(st.just("change"), st.just("present_threshold"), st.sampled_from([0.3, 0.5, 0.95])),
+    st.tuples(st.just("change"), st.just("reject_threshold"), st.sampled_from([0.02, 0.5])),
+    st.tuples(st.just("ask"), st.sampled_from("abc"), st.sampled_from(["red", "it"]), st.sampled_from([0.0, 0.3])),
+    st.tuples(st.just("pause")),
+    st.tuples(st.just("resume")),
+)
+LIES = st.tuples(
+    st.just("lie"),
+    st.sampled_from(
+        [None, "fewer masks", "more masks", "score", "size", "confidence", "fewer answers", "other id", "likeness"]
+        + ["more targets", "no targets", "rejection"]
+    ),
+)
 RESTARTS = st.sampled_from([("reset",), ("time jump",), ("resolution",)])
+
+
+# While the model works on the next frame, somebody does this.
+MEANWHILE = st.tuples(
+    st.just("meanwhile"), st.sampled_from(["encode", "ground", "segment"]), st.one_of(COMMANDS, CHANGES, RESTARTS)
+)
+
+
+class Unreliable(ColourSegmenter):
+    """lie: in what the interface is broken. meanwhile: by step, what is done while it runs, once."""
+
+    def __init__(self) -> None:
+        super().__init__(renew_tokens=True)
+        self.lie: str | None = None
+        self.meanwhile: dict[str, Callable[[], None]] = {}
+
+    def _begin(self, step: str) -> None:
+        self.meanwhile.pop(step, lambda: None)()
+        super()._begin(step)
+
+    def ground(self, clip: Clip, instructions: Sequence[Instruction]) -> list[Grounding]:
+        answers = super().ground(clip, instructions)
+        if self.lie == "fewer answers":
+            return answers[1:]
+        if self.lie == "other id":
+            return [dataclasses.replace(answer, instruction_id="another") for answer in answers]
+        return [dataclasses.replace(answer, targets=self._told(answer.targets)) for answer in answers]
+
+    def _told(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        if self.lie == "rejection":
+            return tuple(dataclasses.replace(target, rejection_score=math.nan) for target in targets)
+        return {"more targets": targets * 5, "no targets": ()}.get(self.lie, targets)
+
+    def segment(self, encoded: EncodedFrame, tokens: Sequence[ColourToken]) -> list[TargetMask]:
+        masks = super().segment(encoded, tokens)
+        wrong = {
+            "score": {"score": math.nan},
+            "size": {"mask": np.ones((5, 5), bool)},
+            "confidence": {"confidence": np.ones((5, 5), np.uint8)},
+        }
+        if self.lie in wrong:
+            return [dataclasses.replace(mask, **wrong[self.lie]) for mask in masks]
+        return {"fewer masks": masks[1:], "more masks": masks * 2}.get(self.lie, masks)
+
+    def likeness(self, old: ColourToken, new: ColourToken) -> float | None:
+        return math.nan if self.lie == "likeness" else None
 
 
 class World:
     """An engine, and the time and shape of the frames it sees."""
 
     def __init__(self, **config) -> None:
-        segmenter = ColourSegmenter(renew_tokens=True)
+        segmenter = Unreliable()
         segmenter.tokens_identify = True
         segmenter.aims["it"] = ["red"]
         self.owner = Owner(
@@ -81,6 +159,18 @@ class World:
         elif kind == "silence":
             self.now += values[0]
             self._look_after()
+        elif kind == "ask":
+            owner.engine.add_instruction(Instruction(values[0], values[1], mode=Mode.ONE_SHOT, timeout_s=values[2]))
+        elif kind == "change":
+            owner.engine.reconfigure(dataclasses.replace(owner.engine.config, **{values[0]: values[1]}))
+        elif kind == "lie":
+            segmenter.lie = values[0]
+        elif kind == "meanwhile":
+            segmenter.meanwhile[values[0]] = lambda: self.try_to(values[1])
+        elif kind == "pause":
+            owner.engine.pause("switched off")
+        elif kind == "resume":
+            owner.engine.resume()
         elif kind == "reset":
             owner.engine.reset()
         elif kind == "time jump":
@@ -89,6 +179,13 @@ class World:
         elif kind == "resolution":
             self.size = (self.size[0] ^ 8, 64)
         return None
+
+    def try_to(self, step: tuple) -> FrameResult | None:
+        """None where it is refused."""
+        try:
+            return self.do(step)
+        except BadInput:
+            return None
 
     def _look_after(self) -> None:
         self.owner.clock.ns = round(self.now * SECOND)
@@ -121,6 +218,51 @@ def test_what_always_holds(steps, refresh_period):
 
 def _works_on(statuses, instruction: Instruction) -> bool:
     return any(status.instruction == instruction for status in statuses)
+
+
+ANYTHING = st.one_of(FRAMES, FRAMES, FRAMES, COMMANDS, CHANGES, LIES, MEANWHILE, RESTARTS)
+
+
+@often
+@given(st.lists(ANYTHING, min_size=10, max_size=60))
+def test_what_always_holds_whatever_the_recipe_answers_and_whatever_happens_meanwhile(steps):
+    world = World(refresh_period=0.4)
+    owner, engine = world.owner, world.owner.engine
+    for step in [("add", "a", "it", 0), *steps]:
+        count = len(owner.results)
+        world.try_to(step)
+        statuses, most = engine.statistics().instructions, engine.config.max_targets
+        used = [i for status in statuses for i in status.instance_ids]
+        assert len(set(used)) == len(used) == len(engine._state.book._ids)  # none is kept of what has ended
+        assert all(
+            len(tracker.targets) <= most for camera in CAMERAS for tracker in engine._state.book.trackers(camera)
+        )
+        for result in owner.results[count:]:
+            check(result, engine.config.max_targets)
+            assert not engine._state.paused or all(target.mask is None for target in result.targets)
+        # A recipe that lies is told so; the engine itself stumbles over nothing.
+        last_error = engine.statistics().last_error
+        assert not any(kind in last_error for kind in ("KeyError", "IndexError", "TypeError", "AttributeError"))
+    seen = engine.statistics()
+    assert seen.frames_in == seen.frames_out + sum(seen.drops.values())
+    engine.cancel()
+    endings = Counter(id(status.instruction) for report in owner.instructions for status in report if status.ending)
+    assert set(endings.values()) <= {1} and len(engine._state.book._ids) == 0
+
+
+def check(result: FrameResult, most: int) -> None:
+    """What holds for every result that was published."""
+    shown = [target.instance_id for target in result.targets if target.mask is not None]
+    assert len(set(shown)) == len(shown)
+    for target in result.targets:
+        assert (target.mask is not None) == (target.state is State.PRESENT)
+        assert target.mask is None or target.mask.shape == result.frame.size
+        assert target.confidence is None or target.confidence.shape == result.frame.size
+        assert 0.0 <= target.score <= 1.0 and 0.0 <= target.rejection_score <= 1.0
+    for status in result.answered:
+        assert status.ending is Ending.ANSWERED and any(status.instruction is ended for ended in result.ended)
+    of_each = Counter(id(target.instruction) for target in result.targets)
+    assert max(of_each.values(), default=0) <= most
 
 
 @often
