@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,20 @@ def test_what_cannot_be_trained_is_named(
 ) -> None:
     assert train(configuration(tmp_path, **values), "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_a_run_began_with_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    begun = configuration(tmp_path)
+    shutil.copytree(tmp_path / "weights", out / "checkpoint")
+    config = configuration(tmp_path, checkpoint=str(out / "checkpoint"), steps=1)
+    before = {path.name: path.read_bytes() for path in (out / "checkpoint").iterdir()}
+    assert begun == config and train(config, "--out", out) == 2
+    assert "would be overwritten by the export into" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (out / "checkpoint").iterdir()} == before
+    (tmp_path / "file").touch()
+    assert train(config, "--out", tmp_path / "file") == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
 
 
 def test_options_of_the_default_recipe_and_a_configuration_do_not_mix(

@@ -66,7 +66,18 @@ def test_a_bad_value_is_named_with_its_key(change: dict[str, Any], said: str) ->
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["- a list", "", "a: [b", "!!python/object/apply:os.getcwd []", "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "- a list",
+        "",
+        "a: [b",
+        "steps: 3\nsteps: 4",
+        "data: [{root: a, root: b}]",
+        "!!python/object/apply:os.getcwd []",
+        "\xff",
+    ],
+)
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(content.encode("latin-1"))

@@ -15,11 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from unit.toy_learning import ToyLearner, before_losses, terminate, training
+from unit.toy_learning import Squares, ToyLearner, before_losses, config, sources, terminate, training
 
 from instructseg.core import BadInput
 from instructseg.training.finetuning.average import WeightAverage
-from instructseg.training.finetuning.loop import TrainingStopped
+from instructseg.training.finetuning.loop import Training, TrainingStopped
+from instructseg.training.finetuning.mixture import source_of
+from instructseg.training.finetuning.processes import Processes
 from instructseg.training.finetuning.state import AVERAGE, OPTIMISER, TRAINED, states_in
 
 DRIVER = Path(__file__).with_name("toy_learning.py")
@@ -146,6 +148,14 @@ def test_a_folder_with_a_run_is_not_trained_into_by_chance(tmp_path: Path) -> No
         training(tmp_path, steps=3, resume=True)
     assert training(tmp_path, steps=2, resume=True, workers=1, log_every=7).run.steps == 2
     assert training(tmp_path / "new", steps=2, resume=True).run.steps == 0, "nothing to resume is a beginning"
+
+
+def test_data_that_changed_in_between_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    training(tmp_path, steps=2).train()
+    changed, processes = [source_of(Squares(21, name="many"), 3.0), *sources()[1:]], Processes("none", "cpu")
+    run = Training(ToyLearner(), changed, config(steps=2), processes, tmp_path, resume=True)
+    assert run.run.steps == 2
+    assert "the data have [21, 5] scenes, [20, 5] before: other samples are drawn from here on" in caplog.text
 
 
 @pytest.mark.parametrize(

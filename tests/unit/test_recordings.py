@@ -184,6 +184,14 @@ def test_a_bad_file_is_told_with_its_key(how: Callable[[dict[str, Any]], Any], w
         open_dataset("recordings", tmp_path, "train")
 
 
+# 2 ** 60 values in two kilobytes: a message must not write them out.
+REPEATED = (
+    "recording: 1\nbag: b\nimage_topic: /i\nmasks: {topic: /m}\nexpressions: [a]\nobjects: [&a0 [1]"
+    + "".join(f", &a{i + 1} [*a{i}, *a{i}]" for i in range(60))
+    + "]\n"
+).encode()
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -193,6 +201,7 @@ def test_a_bad_file_is_told_with_its_key(how: Callable[[dict[str, Any]], Any], w
         (b"", "must have the keys"),
         (b"recording: 2024-02-31", "no YAML"),
         (b"!!python/object/apply:os.system [echo]", "no YAML"),
+        (REPEATED, "'objects' must have|'objects' must give"),
     ],
 )
 def test_a_file_that_is_no_recording(data: bytes, words: str, tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def finetune(arguments: argparse.Namespace) -> int:
     from ..training.finetuning.configuration import read_config as read_run_config
 
     config = read_run_config(arguments.finetuning)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise BadInput(f"--out {arguments.out} is a file; give a folder")
     from ..training.finetuning.export import export
     from ..training.finetuning.processes import Processes
     from ..training.finetuning.run import finetune as run_finetuning
@@ -91,7 +93,8 @@ def finetune(arguments: argparse.Namespace) -> int:
     print(f"checkpoint: {checkpoint}")
     # GSVA's base lies in the checkpoint now; other options are needed as before.
     options = "".join(f" --option {key}={value}" for key, value in config.options.items() if key != "base")
-    print(f"next: instructseg segment --recipe {config.recipe} --checkpoint {checkpoint}{options} IMAGE 'WHAT TO FIND'")
+    command = f"instructseg segment IMAGE 'WHAT TO FIND' --out found --recipe {config.recipe}"
+    print(f"next: {command} --checkpoint {checkpoint}{options}")
     return 0
 
 

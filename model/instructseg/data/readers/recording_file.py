@@ -30,7 +30,7 @@ import yaml
 
 from ...core import BadInput
 from ..samples import Kind
-from .json_files import read_text
+from .json_files import read_text, shown
 
 VERSION = 1
 NAMES = ("recording.yaml", "recording.yml", "recording.json")
@@ -229,5 +229,4 @@ def _listed(objects: dict[int, str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return repr(value) if isinstance(value, str) and len(value) < 60 else shown(value)

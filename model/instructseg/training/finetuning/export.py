@@ -30,6 +30,7 @@ def export(config: RunConfig, out: Path) -> Path:
     states = states_in(out / STATES)
     if not states:
         raise BadInput(f"{out} holds no saved state; train first")
+    check_place(config, out)
     averaged = (states[-1] / AVERAGE).is_file()
     tensors = read_tensor_file(states[-1] / (AVERAGE if averaged else TRAINED))
     learner = build_learner(
@@ -45,6 +46,13 @@ def export(config: RunConfig, out: Path) -> Path:
         partial.replace(out / name)
     log.info("exported %s%s", states[-1].name, ", averaged weights" if averaged else "")
     return out / CHECKPOINT
+
+
+def check_place(config: RunConfig, out: Path) -> None:
+    """Raises BadInput where the export would replace what training starts from."""
+    begun, written = Path(config.checkpoint).resolve(), [(out / name).resolve() for name in (ADAPTERS, CHECKPOINT)]
+    if any(begun.is_relative_to(folder) for folder in written):
+        raise BadInput(f"checkpoint {begun} would be overwritten by the export into {out}; move it to another folder")
 
 
 def lora_of(config: RunConfig) -> LoraSettings:

@@ -24,7 +24,7 @@ from .examples import Made, parts_of
 from .mixture import Shares, Source, seed_of
 from .optimisation import Optimisation, optimisation_of
 from .processes import Processes, whole
-from .state import RunState, states_in
+from .state import SCENES, RunState, states_in
 
 log = logging.getLogger(__name__)
 STATES = "states"
@@ -70,7 +70,8 @@ class Training:
         if config.ema_decay is not None:
             self.run.average = WeightAverage(self.run.weights(), config.ema_decay)
         # What a state belongs to: the sequence of steps also depends on how they are shared out.
-        self.identity = config.as_table() | {"processes": processes.count}
+        scenes = [len(source.scenes) for source in sources]
+        self.identity = config.as_table() | {"processes": processes.count, SCENES: scenes}
         self._stop = threading.Event()
         self._names: tuple[str, ...] = ()  # of the losses
         self._begin(resume)

@@ -11,7 +11,7 @@ import torch
 from ...data.benchmarks import open_dataset
 from ..learner import build_learner
 from .configuration import RunConfig
-from .export import export, lora_of
+from .export import check_place, export, lora_of
 from .loop import Training
 from .memory import memory_of
 from .mixture import source_of, usable_samples
@@ -24,6 +24,7 @@ FROZEN_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def finetune(config: RunConfig, out: Path, processes: Processes, resume: bool = False) -> Path | None:
     """Train into ``out``; the folder of the finished checkpoint, or None where a SIGTERM stopped the run at a saved
     state. Only the main process exports. Raises BadInput and TrainingStopped."""
+    check_place(config, out)
     datasets = [open_dataset(data.benchmark, data.root, data.split) for data in config.data]
     frozen = FROZEN_TYPES[config.precision]
     torch.manual_seed(config.seed)  # a new LoRA begins at random: the same in every process and every time

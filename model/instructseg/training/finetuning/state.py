@@ -35,6 +35,7 @@ _BETWEEN = "|"  # between a parameter's name and what the optimiser keeps of it
 FREE = ("workers", "save_every", "log_every", "failing_samples")
 # ... and with the same samples in the same order, but other rounding and other chance of dropout.
 SHARING = ("processes", "distributed", "accumulation", "gradient_checkpointing", "device")
+SCENES = "scenes"  # what there is to draw from, of each data set: mended data may be trained on, but are no secret
 
 
 class RunState:
@@ -78,6 +79,9 @@ class RunState:
         for key, value in config.items():
             before = numbers["config"].get(key)
             if before == value or key in FREE:
+                continue
+            if key == SCENES:
+                log.warning("the data have %s scenes, %s before: other samples are drawn from here on", value, before)
                 continue
             if key not in SHARING:
                 raise BadInput(
