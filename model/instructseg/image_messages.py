@@ -232,7 +232,16 @@ def _is_cut_off(data: bytes) -> bool:
     """A JPEG or PNG without its end mark. Some OpenCV versions return the rest of such a picture as grey."""
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") < 0
-    return data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0
+    return data.startswith(b"\x89PNG") and not _has_all_chunks(data)
+
+
+def _has_all_chunks(png: bytes) -> bool:
+    """Whether the chunks of a PNG file lead from IHDR over IDAT to IEND. Others keep OpenCV busy for seconds."""
+    kinds, at = [], 8
+    while at + 12 <= len(png) and kinds[-1:] != [b"IEND"]:
+        kinds.append(png[at + 4 : at + 8])
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return kinds[:1] == [b"IHDR"] and b"IDAT" in kinds and kinds[-1] == b"IEND" and at <= len(png)
 
 
 def _bytes_of(message: Any) -> np.ndarray:

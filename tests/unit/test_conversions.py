@@ -281,3 +281,14 @@ def test_fill_compressed_is_lossless_as_png() -> None:
 def test_stamps_keep_every_nanosecond() -> None:
     stamp = types.SimpleNamespace(sec=2_000_000_000, nanosec=999_999_999)
     assert conversions.stamp_ns(stamp) == 2_000_000_000_999_999_999
+
+
+@pytest.mark.parametrize("ending", [b"", b"\x00\x00\x00\x00IEND\xaeB`\x82"])
+def test_a_png_without_its_pixels_is_refused_before_it_is_read(ending: bytes) -> None:
+    """OpenCV reads on in such a file for seconds, in which the node would hear nothing."""
+    size = (8000).to_bytes(4, "big")
+    header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + size + size + b"\x08\x03\x00\x00\x00" + b"crc."
+    for rest in (b"rubbish IEND", b"\x7f\xff\xff\xffIDAT IEND"):
+        message = types.SimpleNamespace(format="png", data=header + rest + ending)
+        with pytest.raises(conversions.BadImage, match="cut off"):
+            conversions.compressed_to_rgb(message)
