@@ -16,6 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from instructseg.image_messages import has_all_chunks
+
 from ..conversions import MAX_PIXELS, BadImage
 from .depth import ENCODINGS, Depth, DepthImage
 
@@ -142,7 +144,7 @@ def _png_size(file: np.ndarray, text: str) -> tuple[int, int]:
         raise BadImage(
             "depth_size", f"depth is {width} x {height} pixels; allowed: 1 x 1 to {MAX_PIXELS} pixels in all"
         )
-    if file[-64:].tobytes().rfind(b"IEND") < 0:
+    if not has_all_chunks(file.tobytes()):
         raise BadImage("depth_data", f"{named} is cut off: the end mark of the PNG file is missing")
     return height, width
 

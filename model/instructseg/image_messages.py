@@ -232,10 +232,10 @@ def _is_cut_off(data: bytes) -> bool:
     """A JPEG or PNG without its end mark. Some OpenCV versions return the rest of such a picture as grey."""
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") < 0
-    return data.startswith(b"\x89PNG") and not _has_all_chunks(data)
+    return data.startswith(b"\x89PNG") and not has_all_chunks(data)
 
 
-def _has_all_chunks(png: bytes) -> bool:
+def has_all_chunks(png: bytes) -> bool:
     """Whether the chunks of a PNG file lead from IHDR over IDAT to IEND. Others keep OpenCV busy for seconds."""
     kinds, at = [], 8
     while at + 12 <= len(png) and kinds[-1:] != [b"IEND"]:
