@@ -185,8 +185,9 @@ def _view(
 
 
 def is_false(view: View, expectation: Expectation) -> bool | None:
-    """Whether it has a mask where there is nothing; None: the reference says nothing of this frame."""
-    if view.record is None or (view.truth is None and expectation.reference is not None):
+    """Whether it has a mask where there is nothing; None: nobody says what is right on this frame."""
+    any_mask = expectation.reference is None and expectation.max_false_masks is not None
+    if view.record is None or (view.truth is None and not any_mask):
         return None
     return view.masked and not view.truth
 

@@ -121,7 +121,7 @@ def _account(report: Report) -> list[str]:
     drops = ", ".join(f"{cause} {count}" for cause, count in sorted(run.dropped.items()) if count) or "none"
     pace = "every frame" if run.rate is None else f"rate {run.rate:g}"
     lines = [
-        f"played {run.start:g} to {run.end:g} s of {run.bag} ({pace}): {len(run.frames)} frames, "
+        f"played {round(run.start, 3):g} to {round(run.end, 3):g} s of {run.bag} ({pace}): {len(run.frames)} frames, "
         f"{len(run.given)} {'command' if len(run.given) == 1 else 'commands'}, in {run.wall_s:.0f} s",
         f"dropped by the node: {drops}",
         f"recorded in {run.results}",

@@ -29,7 +29,7 @@ class Window:
     @property
     def name(self) -> str:
         camera = f", camera {self.expectation.camera}" if self.expectation.camera else ""
-        return f"{self.expectation.name}{camera} [{self.start:g}-{self.end:g} s]"
+        return f"{self.expectation.name}{camera} [{round(self.start, 3):g}-{round(self.end, 3):g} s]"
 
 
 def place(

@@ -259,6 +259,14 @@ def test_a_mask_that_is_claimed_but_not_there_is_false(made) -> None:
     assert failed(unseen) == {"max_false_masks": "20"}
 
 
+def test_where_nobody_says_what_is_right_no_mask_is_called_false(made) -> None:
+    run = made({i: ((target(PRESENT),), square(1)) for i in range(20)}, {})
+    found = judged(run, verdict=("PRESENT",))
+    assert found.false_masks is None
+    row = next(line for line in as_table(Report(run, (found,))).splitlines() if "[0-2 s]" in line)
+    assert row.split()[-4:] == ["-", "0", "of", "20"]
+
+
 def test_without_a_mask_no_identity_is_stable(made) -> None:
     run = made({i: ((target(NO_TARGET),), square(0)) for i in range(20)}, {})
     assert failed(judged(run, stable_id=True)) == {"stable_id": "ids none"}
@@ -427,6 +435,14 @@ def test_what_a_test_asks(made) -> None:
     with pytest.raises(BadInput, match="is not asked"):
         outcome.verdict("the blue square")
     assert "20 frames, 1 command" in str(outcome)
+
+
+def test_times_are_shown_as_people_read_them(made) -> None:
+    run = dataclasses.replace(made({}, {}, 1), end=1e-9)  # a bag of one image
+    window = Window(Expectation("the red square", max_drops=0), 0, 0.0, 0.0, 1e-9)
+    table = as_table(Report(run, judge(run, (window,))))
+    assert "the red square [0-0 s]" in table
+    assert "played 0 to 0 s of" in table
 
 
 def test_pictures_of_frames_that_cannot_be_shown(made, tmp_path: Path) -> None:
