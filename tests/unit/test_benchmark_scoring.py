@@ -164,6 +164,28 @@ def test_whatever_is_missing_counts_as_zero_in_every_metric() -> None:
             assert found.table["overall"][metric.headline] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_what_cannot_be_read_lowers_every_figure_of_every_row() -> None:
+    """Right answers but for one sample, whose truth nobody can read: nothing is 1 any more, cIoU and N-acc neither."""
+    for metric in (ImageIou("cIoU"), Refusal(), RegionBoundary()):
+        samples, given = case(5, 12, empty=0.4 if not isinstance(metric, ImageIou) else 0.0)
+        for i, sample in enumerate(samples):
+            samples[i] = dataclasses.replace(sample, is_sentence=i < 6, extra={})
+            union = sample.truth(0).union
+            given[i] = dataclasses.replace(given[i], masks=(encode_mask(union),), refused=not union.any())
+        samples[5] = BadInput("file.json: key 'exp' is broken")
+        table = scored(metric, samples, given)
+        assert isinstance(metric, Refusal) or {"sentences", "phrases"} < set(table)
+        figures = {f"{row} {name}": v for row, some in table.items() for name, v in some.items() if name != "samples"}
+        assert len(figures) >= 6
+        assert all(0 < value < 0.95 for value in figures.values()), figures
+
+
+def test_the_row_overall_of_revos_counts_what_enters_it() -> None:
+    samples, given = case(6, 9)
+    table = scored(Revos(), samples, given)
+    assert [table[row]["samples"] for row in ("overall", "referring", "reasoning", "no target")] == [6, 3, 3, 3]
+
+
 def test_intervals_are_of_videos_and_the_same_each_time() -> None:
     samples, given = case(5, 40)
     found = score(ImageIou("gIoU"), samples, [[i] for i in range(40)], given, progress=False)

@@ -1,5 +1,5 @@
-"""Archives for the benchmarks' servers: ``<video>/<expression>/<frame>.png``, 0 and 255, for Ref-YouTube-VOS in a folder
-``Annotations``, for MeViS in none."""
+"""Archives for the benchmarks' servers: ``<video>/<expression>/<frame>.png``, 0 and 255, for MeViS at the top, for
+Ref-YouTube-VOS in a folder ``Annotations``."""
 
 from __future__ import annotations
 

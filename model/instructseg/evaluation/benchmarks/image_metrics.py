@@ -11,7 +11,20 @@ from ...data.samples import Sample
 from ..box_precision import box_iou, tight_box
 from ..image_iou import COUNT_EPSILON, cumulative_iou, mask_ious, overlap
 from ..scores import IGNORE
-from .metrics import Columns, Judged, Metric, Table, predicted_mask, rows_of, sample_labels, share, truth_of, usable
+from .metrics import (
+    UNKNOWN,
+    Columns,
+    Judged,
+    Metric,
+    Table,
+    predicted_mask,
+    rows_of,
+    sample_labels,
+    share,
+    truth_of,
+    usable,
+    with_lost,
+)
 from .predictions import Prediction
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -55,7 +68,7 @@ class ImageIou(Metric):
     def nothing(self, index: int, name: str) -> Judged:
         values = {"known": 0.0, "ignores": 0.0, "box": 0.0}
         values |= {f"{key}{form}": 0.0 for key in ("iou", "shared", "union") for form in IGNORED}
-        return Judged(index, name, name, values, 1.0, ("unknown",))
+        return Judged(index, name, name, values, 1.0, (UNKNOWN,))
 
     def table(self, columns: Columns, labels: Sequence[tuple[str, ...]]) -> Table:
         rows = {}
@@ -65,9 +78,8 @@ class ImageIou(Metric):
             for form in IGNORED if ignores else ("",):
                 iou = columns[f"iou{form}"][has]
                 row[f"gIoU{form}"] = float(iou.sum() / (len(iou) + COUNT_EPSILON))
-                row[f"cIoU{form}"] = cumulative_iou(
-                    columns[f"shared{form}"][has].sum(), columns[f"union{form}"][has].sum()
-                )
+                union = with_lost(columns[f"union{form}"][has].sum(), columns["known"][has])
+                row[f"cIoU{form}"] = cumulative_iou(columns[f"shared{form}"][has].sum(), union)
             row |= {f"P@{k}": float((columns["iou"][has] > k).mean()) for k in PRECISIONS}
             if self.headline == "cIoU":
                 row["gIoU per image"] = _mean_of_means(columns["iou"][has], columns["group"][has])
@@ -106,20 +118,23 @@ class Refusal(Metric):
     def nothing(self, index: int, name: str) -> Judged:
         names = ("present", "refused", "given", "shared", "union", "shared (refused blank)", "union (refused blank)")
         values = dict.fromkeys(names, 0.0) | {"present": np.nan}
-        return Judged(index, name, name, values, 1.0, ("unknown",))
+        return Judged(index, name, name, values, 1.0, (UNKNOWN,))
 
     def table(self, columns: Columns, labels: Sequence[tuple[str, ...]]) -> Table:
+        """What could not be read counts as zero among what is there and among what is not."""
         present, refused = columns["present"] == 1, columns["refused"] == 1
         absent = columns["present"] == 0
+        known = present | absent
+        lost = (~known).sum()
         row: dict[str, float | None] = {}
         for form in ("", " (refused blank)"):
             shared, union = columns[f"shared{form}"], columns[f"union{form}"]
             right = (absent & refused).sum() + (shared[present] / (union[present] + 1e-8)).sum()
             row[f"gIoU{form}"] = float(right / (len(present) + COUNT_EPSILON))
             drawn = present | (absent & ~refused)
-            row[f"cIoU{form}"] = cumulative_iou(shared[present].sum(), union[drawn].sum())
-        row["N-acc"] = share((absent & refused).sum(), absent.sum())
-        row["T-acc"] = share((present & ~refused & (columns["given"] == 1)).sum(), present.sum())
+            row[f"cIoU{form}"] = cumulative_iou(shared[present].sum(), with_lost(union[drawn].sum(), known))
+        row["N-acc"] = share((absent & refused).sum(), absent.sum() + lost)
+        row["T-acc"] = share((present & ~refused & (columns["given"] == 1)).sum(), present.sum() + lost)
         return {"overall": row | {"samples": len(present)}}
 
 

@@ -64,12 +64,12 @@ def sample_labels(sample: Sample) -> tuple[str, ...]:
 
 
 def rows_of(labels: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """Bool ``(n,)`` by row: overall, and each label where not all samples share it."""
+    """Bool ``(n,)`` by row: overall, and each label where not all samples share it. What could not be read is in every
+    row, because nobody knows where it belongs."""
     rows = {"overall": np.ones(len(labels), bool)}
     for name in dict.fromkeys(label for some in labels for label in some):
-        has = np.array([name in some for some in labels])
-        if not has.all() and name != UNKNOWN:
-            rows[name] = has
+        if name != UNKNOWN and any(name not in some and UNKNOWN not in some for some in labels):
+            rows[name] = np.array([name in some or UNKNOWN in some for some in labels])
     return rows
 
 
@@ -101,6 +101,12 @@ def mean(values: np.ndarray) -> float | None:
 def defined_mean(values: np.ndarray) -> float | None:
     """Over those that are not NaN."""
     return mean(values[~np.isnan(values)])
+
+
+def with_lost(total: float, known: np.ndarray) -> float:
+    """A sum over samples as if each that could not be read (``known`` is 0) had the mean of the others: a cumulative
+    union without it would leave the sample out."""
+    return float(total) * (len(known) / float(known.sum())) if known.any() else float(total)
 
 
 def share(numerator: float, denominator: float) -> float | None:

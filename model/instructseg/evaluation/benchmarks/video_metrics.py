@@ -72,8 +72,9 @@ class RegionBoundary(Metric):
         absent = columns["shown"] == 0
         if absent.any():  # MeViS of 2025, recordings
             present, given = columns["shown"] == 1, columns["given"] == 1
-            rows["overall"]["N-acc"] = share((absent & given & (columns["drawn"] == 0)).sum(), absent.sum())
-            rows["overall"]["T-acc"] = share((present & (columns["drawn"] == 1)).sum(), present.sum())
+            lost = np.isnan(columns["shown"]).sum()  # what could not be read counts against both
+            rows["overall"]["N-acc"] = share((absent & given & (columns["drawn"] == 0)).sum(), absent.sum() + lost)
+            rows["overall"]["T-acc"] = share((present & (columns["drawn"] == 1)).sum(), present.sum() + lost)
         return rows
 
     def _row(self, columns: Columns, has: np.ndarray) -> dict[str, float | None]:
@@ -141,7 +142,8 @@ class Revos(RegionBoundary):
             for key in pair[0]
             if key != "samples"
         }
-        return {"overall": overall | {"samples": len(labels)}, **{k: v for k, v in rows.items() if v["samples"]}}
+        counted = sum(Kind.NO_TARGET.value not in some for some in labels)
+        return {"overall": overall | {"samples": counted}, **{k: v for k, v in rows.items() if v["samples"]}}
 
 
 def frame_pairs(
