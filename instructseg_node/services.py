@@ -3,19 +3,38 @@ not active."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from instructseg_msgs.srv import Cancel
 from std_srvs.srv import SetBool, Trigger
 
-if TYPE_CHECKING:
-    from .node import InstructSegNode
+from instructseg.streaming import StreamingEngine
+
+from .inputs import Inputs
+
+
+class Served(Protocol):
+    """What the services need of the node. engine, inputs: None where it is not active; phase: its lifecycle state."""
+
+    phase: str
+
+    @property
+    def engine(self) -> StreamingEngine | None: ...
+
+    @property
+    def inputs(self) -> Inputs | None: ...
+
+    def forget(self) -> None: ...
+
+    def switch(self, on: bool) -> None: ...
+
+    def create_service(self, kind: Any, name: str, callback: Any) -> Any: ...
 
 
 class Services:
     """Everything here runs on the executor's thread, as the transitions do."""
 
-    def __init__(self, node: InstructSegNode) -> None:
+    def __init__(self, node: Served) -> None:
         self._node = node
         node.create_service(Cancel, "~/cancel", self._on_cancel)
         node.create_service(Trigger, "~/reset", self._on_reset)
