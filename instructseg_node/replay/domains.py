@@ -16,12 +16,13 @@ _turns = itertools.count()
 
 
 @contextlib.contextmanager
-def own_domain() -> Iterator[int]:
-    """A domain id (1..101) that no other run of this host holds, for the time of the block. The lock ends with the
-    process, however that ends. Another one each time: what a killed node left behind is remembered for seconds."""
+def own_domain(wanted: int | None = None) -> Iterator[int]:
+    """A domain id (1..101, or the one wanted) that no other run of this host holds, for the time of the block. The lock
+    ends with the process, however that ends. Another one each time: what a killed node left behind is remembered for
+    seconds. Raises DdsProfileError where there is none."""
     first = os.getpid() + 37 * next(_turns)
-    for step in range(MAX_DOMAIN_ID):
-        domain = 1 + (first + step) % MAX_DOMAIN_ID
+    tried = [1 + (first + step) % MAX_DOMAIN_ID for step in range(MAX_DOMAIN_ID)] if wanted is None else [wanted]
+    for domain in tried:
         path = Path(tempfile.gettempdir(), f"instructseg_replay_{os.getuid()}_domain_{domain}.lock")
         with path.open("w") as file:
             try:
@@ -30,4 +31,6 @@ def own_domain() -> Iterator[int]:
                 continue
             yield domain
             return
+    if wanted is not None:
+        raise DdsProfileError(f"ROS domain {wanted} is taken by another replay; give another, or wait for it to end")
     raise DdsProfileError(f"all {MAX_DOMAIN_ID} ROS domains of this host are taken by other runs; wait for one to end")

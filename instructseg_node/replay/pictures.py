@@ -26,7 +26,7 @@ REFERENCE = (255, 60, 60)
 def write_sheets(run: Run, judgements: Sequence[Judgement], source: Source, folder: Path) -> list[Path]:
     """One PNG for each window that failed; their paths. Earlier sheets of the folder are taken away."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("failed_*.png"):
+    for old in folder.glob("failed_[0-9]*_*.png"):
         old.unlink()
     written = []
     for number, judgement in enumerate(judgements, 1):
@@ -49,9 +49,7 @@ def sheet(run: Run, judgement: Judgement, source: Source) -> np.ndarray:
     width, height = TILE
     tiles += [np.full((height, width, 3), 40, np.uint8)] * (4 - len(tiles))
     failures = [check for check in judgement.checks if not check.passed]
-    lines = [
-        (f'"{judgement.window.expectation.name}"  {judgement.window.start:g} to {judgement.window.end:g} s', WHITE)
-    ]
+    lines = [(judgement.window.name, WHITE)]
     lines += [(f"{check.key}: wanted {check.wanted}, got {check.got}", RED) for check in failures]
     caption = np.full((LINE * len(lines) + 12, 4 * width, 3), 24, np.uint8)
     for number, (line, colour) in enumerate(lines):

@@ -162,7 +162,7 @@ def _remaps(options: Options, source: Source) -> list[str]:
 def _run(options: Options, source: Source, given: tuple[Given, ...], logs: Path, progress: Progress) -> Run:
     """One attempt."""
     began = time.monotonic()
-    with own_domain() if options.domain is None else contextlib.nullcontext(options.domain) as domain:
+    with own_domain(options.domain) as domain:
         dds.use_profile("shm")
         environment = child_environment(logs / "ros") | {"ROS_DOMAIN_ID": str(domain)}
         command = [*options.node_command, *node_arguments(options, source)]

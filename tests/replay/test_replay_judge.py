@@ -412,6 +412,15 @@ def test_the_report_in_its_three_forms(made, tmp_path: Path) -> None:
     assert sheet.name == "failed_2_the_red_square.png"
 
 
+def test_only_earlier_sheets_are_taken_away(made, tmp_path: Path) -> None:
+    run = made({}, {})
+    for name in ("failed_experiment.png", "failed_1_the_blue_square.png"):
+        (tmp_path / name).touch()
+    with Source(Options(run.bag, tmp_path / "out")) as source:
+        pictures.write_sheets(run, (), source, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"failed_experiment.png"}
+
+
 def test_cases_of_several_cameras_have_names_of_their_own(made) -> None:
     run = made({}, {})
     windows = [Window(Expectation("the red square", camera=name, max_drops=0), 0, 0.0, 0.0, 2.0) for name in "ab"]

@@ -19,6 +19,7 @@ from replay.made_bags import IMAGE, SECOND, STORE, ZERO, camera, picture, raw, w
 from rosbags.rosbag2 import Reader, StoragePlugin
 
 from instructseg.core import BadInput
+from instructseg_node.dds import DdsProfileError
 from instructseg_node.replay import session
 from instructseg_node.replay.arguments import Options
 from instructseg_node.replay.commands import Command
@@ -325,3 +326,7 @@ def test_runs_side_by_side_have_domains_of_their_own() -> None:
     with own_domain() as first, own_domain() as second:
         assert len({first, second}) == 2
         assert all(1 <= domain <= 101 for domain in (first, second))
+        with pytest.raises(DdsProfileError, match=f"ROS domain {first} is taken by another replay"), own_domain(first):
+            pass
+    with own_domain(first) as again:
+        assert again == first
