@@ -158,6 +158,8 @@ def _verdict(entry: Mapping) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [value]
     if not names or any(name not in VERDICTS for name in names):
         raise entry.refuse("verdict", f"allowed: {', '.join(VERDICTS)}, or a list of them; got {value!r}")
+    if isinstance(value, list) and len(value) == 1:  # judged by its end, or by most of its frames?
+        raise entry.refuse("verdict", f"a list gives an order and needs two states or more; got {value!r}")
     return tuple(names)
 
 

@@ -138,6 +138,8 @@ def test_an_expectation_in_full(file, tmp_path: Path) -> None:
         ("{command: a, verdict: present}", "verdict: allowed: GROUNDING, PRESENT"),
         ("{command: a, verdict: []}", "verdict: allowed"),
         ("{command: a, verdict: [PRESENT, 3]}", "verdict: allowed"),
+        ("{command: a, verdict: [LOST]}", "verdict: a list gives an order and needs two states or more; got ['LOST']"),
+        ("{command: a, stable_id: false}", "stable_id: only true is an expectation"),
         ("{command: a, minimum_iou: 0.5}", "unknown key 'minimum_iou'"),
         ("{command: a, min_iou: 0.5}", "there is no reference"),
         ("{command: a, verdict: LOST, ids: 1}", "there is no reference"),
