@@ -165,6 +165,9 @@ class World:
             owner.engine.reconfigure(dataclasses.replace(owner.engine.config, **{values[0]: values[1]}))
         elif kind == "lie":
             segmenter.lie = values[0]
+        elif kind == "heal":
+            segmenter.lie, segmenter.raising = None, set()
+            owner.engine.resume()
         elif kind == "meanwhile":
             segmenter.meanwhile[values[0]] = lambda: self.try_to(values[1])
         elif kind == "pause":
@@ -220,15 +223,19 @@ def _works_on(statuses, instruction: Instruction) -> bool:
     return any(status.instruction == instruction for status in statuses)
 
 
-ANYTHING = st.one_of(FRAMES, FRAMES, FRAMES, COMMANDS, CHANGES, LIES, MEANWHILE, RESTARTS)
+# Two things that are both in view, frame after frame, so that there is something to lose.
+STEADY = st.builds(lambda shift: ("frame", "left", ["blue", "red"], 0.1, shift), st.integers(0, 4))
+ANYTHING = st.one_of(
+    STEADY, STEADY, STEADY, st.just(("heal",)), FRAMES, COMMANDS, CHANGES, LIES, MEANWHILE, MEANWHILE, RESTARTS
+)
 
 
 @often
-@given(st.lists(ANYTHING, min_size=10, max_size=60))
-def test_what_always_holds_whatever_the_recipe_answers_and_whatever_happens_meanwhile(steps):
-    world = World(refresh_period=0.4)
+@given(st.lists(ANYTHING, min_size=10, max_size=60), st.sampled_from([0.05, 0.4]))
+def test_what_always_holds_whatever_the_recipe_answers_and_whatever_happens_meanwhile(steps, refresh_period):
+    world = World(refresh_period=refresh_period, ground_period=0.05)
     owner, engine = world.owner, world.owner.engine
-    for step in [("add", "a", "it", 0), *steps]:
+    for step in [("add", "a", "blue and red", 0), *steps]:
         count = len(owner.results)
         world.try_to(step)
         statuses, most = engine.statistics().instructions, engine.config.max_targets
@@ -248,6 +255,52 @@ def test_what_always_holds_whatever_the_recipe_answers_and_whatever_happens_mean
     engine.cancel()
     endings = Counter(id(status.instruction) for report in owner.instructions for status in report if status.ending)
     assert set(endings.values()) <= {1} and len(engine._state.book._ids) == 0
+
+
+DONE_MEANWHILE = [
+    ("change", "max_targets", 1),
+    ("change", "max_instructions", 1),
+    ("change", "reacquire", "looks"),
+    ("change", "ground_on_motion", True),
+    ("change", "present_threshold", 0.95),
+    ("change", "reject_threshold", 0.02),
+    ("add", "a", "red", 0),
+    ("add", "a", "blue and red", 2),
+    ("set", "b", "it"),
+    ("ask", "a", "red", 0.3),
+    ("cancel", None),
+    ("pause",),
+    ("silence", 3.0),
+    ("reset",),
+]
+
+
+@pytest.mark.parametrize("command", DONE_MEANWHILE, ids=lambda command: " ".join(map(str, command)))
+@pytest.mark.parametrize(("step", "call"), [("encode", 0), ("ground", 0), ("segment", 0), ("segment", 1)])
+def test_nothing_stumbles_whatever_is_done_in_the_middle_of_a_step(step, call, command):
+    """Of a frame on which two targets in view are asked about anew: the first masks are for the comparison of the new
+    tokens with the old ones, the second ones are the frame's."""
+    world = World(refresh_period=0.05, ground_period=0.05)
+    owner, segmenter, done = world.owner, world.owner.segmenter, []
+
+    def interfere() -> None:
+        done.append(world.try_to(command))
+
+    world.do(("add", "a", "blue and red", 0))
+    for number in range(10):
+        if number == 4:
+            first = [interfere, lambda: segmenter.meanwhile.update({step: interfere})][call]
+            segmenter.meanwhile[step] = first
+        world.try_to(("frame", "left", ["blue", "red"], 0.1, number % 5))
+    assert done == [None] and owner.engine.statistics().faults == {}
+    for result in owner.results:
+        check(result, 3)
+    world.do(("heal",))
+    world.do(("change", "present_threshold", 0.5))
+    world.do(("change", "reject_threshold", 0.5))
+    world.do(("set", "c", "red"))
+    (target,) = world.do(("frame", "left", ["red"], 0.1, 0)).targets
+    assert target.state is State.PRESENT and len(owner.engine._state.book._ids) == 1
 
 
 def check(result: FrameResult, most: int) -> None:
