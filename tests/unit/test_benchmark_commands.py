@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from unit.fake_tracker import FakeTracker
 from unit.known_answers import BLUE, GREEN, RED, KnownSegmenter, exact_images, exact_videos, with_known_recipe
 
 from instructseg import cli
-from instructseg.core import Segmenter
+from instructseg.core import BadInput, Segmenter
 from instructseg.registry import RECIPES
 from instructseg.tracking.following import FollowingSegmenter
 
@@ -254,6 +255,45 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys) -> None:
     assert figures[0].figures["overall"] == {"gIoU": 53.8, "cIoU": 54.4}
     assert published_figures("mllmseg", "refcoco", "val")[0].figures["overall"] == {"cIoU": 81.0, "box P@0.5": 93.5}
     assert published_figures("unified", "refcoco", "val") == []
+
+
+def test_a_part_of_a_split_is_marked_where_its_figures_stand(tmp_path: Path, capsys) -> None:
+    root = exact_videos(tmp_path / "data", miniature_videos.ref_youtube_vos(tmp_path / "data"))
+    words = ("--limit", "1", "--archive", tmp_path / "a.zip")
+    _, scores = run(root, "ref-youtube-vos", "train", *words, segmenter=KnownSegmenter())
+    assert (scores["samples"], scores["samples_of_split"]) == (4, 8)
+    printed = capsys.readouterr().out
+    assert "the first 4 of 8 samples\n" in printed
+    assert "figure  ours, the first 4 of 8  95 %\n" in printed
+    assert "a.zip, 4 expressions, the first of 8: the server wants all of them\n" in printed
+
+
+def test_scoring_alone_says_what_the_run_was_asked_with(tmp_path: Path, capsys) -> None:
+    """Whatever stands in the call that scores."""
+    root = exact_videos(tmp_path / "data", miniature_videos.mevis(tmp_path / "data"))
+    given = ("--recipe", "videolisa", "--option", "template=chat", "--option", "dense_frames=2")
+    run(root, "mevis", "valid_u", *given, segmenter=KnownSegmenter())
+    asked = capsys.readouterr().out.splitlines()
+    run(root, "mevis", "valid_u", "--recipe", "videolisa", "--score")
+    scored = capsys.readouterr().out.splitlines()
+    assert "  not as published: option template is the user's own: chat" in scored
+    assert "  not as published: option dense_frames is the user's own: 2" in scored
+    assert asked == scored
+
+
+def test_answers_of_weights_that_were_written_anew_are_not_scored(tmp_path: Path) -> None:
+    root = exact_videos(tmp_path / "data", miniature_videos.mevis(tmp_path / "data"))
+    weights = tmp_path / "trained" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"first")
+    words = ("--checkpoint", weights.parent)
+    assert run(root, "mevis", "valid_u", *words, segmenter=KnownSegmenter())[0] == 0
+    assert run(root, "mevis", "valid_u", *words, segmenter=KnownSegmenter())[0] == 0
+    later = (tmp_path / "out" / "predictions-0-of-1.jsonl").stat().st_mtime_ns + 1_000_000
+    os.utime(weights, ns=(later, later))
+    with pytest.raises(BadInput, match="was written after the answers in"):
+        run(root, "mevis", "valid_u", *words, segmenter=KnownSegmenter())
+    assert run(root, "mevis", "valid_u", *words, "--score")[0] == 0
 
 
 # Streaming

@@ -101,7 +101,7 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation) -> int:
         scores = evaluation.score(predictions)
         run = evaluation.run
         beside = published_figures(run.recipe, run.benchmark, run.split)
-        given = run, evaluation.protocol, scores, beside, list(predictions.values())
+        given = run, evaluation.protocol, scores, beside, list(predictions.values()), len(evaluation.dataset)
         print(format_scores(*given))
         path = evaluation.folder / "scores.json"
         write_whole(path, json.dumps(scores_json(*given), indent=1, allow_nan=False) + "\n")
@@ -112,7 +112,9 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation) -> int:
             print(f"written: {len(paths)} pictures of the worst in {arguments.pictures}")
     if arguments.archive is not None:
         lacking = write_archive(arguments.archive, evaluation.dataset, indices, predictions)
-        print(f"written: {arguments.archive}, {len(indices)} expressions")
+        whole = len(evaluation.dataset)
+        part = "" if len(indices) == whole else f", the first of {whole}: the server wants all of them"
+        print(f"written: {arguments.archive}, {len(indices)} expressions{part}")
         for line in lacking:
             print(f"  black or left out, because there is no answer: {line}")
         troubles += len(lacking)

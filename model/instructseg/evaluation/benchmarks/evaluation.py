@@ -14,12 +14,22 @@ from ..timed_segmenter import Charges
 from .archives import SERVERS, check_archive
 from .groups import footage_groups, still_to_ask, whole_groups
 from .joined import JoinedReferences
-from .predictions import Prediction, PredictionFile, RunDescription, described_run, read_predictions
+from .predictions import (
+    Prediction,
+    PredictionFile,
+    RunDescription,
+    check_not_newer,
+    described_run,
+    read_predictions,
+)
 from .protocol import Protocol, find_protocol
 from .run import ASKED_TOGETHER, Answering, Offline, predict
 from .scoring import Scores, find_metric, score
 from .shards import Shard, Together, parse_shard
 from .streaming import Streaming, check_streaming, streaming_settings
+
+# What a run's settings hold beside the recipe's options.
+_SETTINGS = ("rate", "dtype", "tracker", "tracker_weights", "anchor_period", "step_s", "ground_s")
 
 
 class Evaluation:
@@ -35,15 +45,22 @@ class Evaluation:
         self.machine = parse_shard(a.shard)
         self.folder = a.out or Path("out/eval") / "-".join((a.benchmark, a.split, a.recipe, a.protocol))
         self.streaming = a.protocol == "streaming"
-        self.own_options = split_assignments(a.option, "--option")
         self.charges = Charges(*(None if ms is None else ms / 1e3 for ms in (a.step_ms, a.ground_ms)))
-        self.protocol = self._protocol(a.recipe)
+        kept = self._kept_run() if a.score else None
+        self.own_options = split_assignments(a.option, "--option") if kept is None else self._options_of(kept)
+        tracker = a.tracker if kept is None else kept.settings.get("tracker", "token")
+        self.protocol = self._protocol(tracker != "token" or bool(self.own_options.get("tracker_checkpoint")))
         dataset = open_dataset(a.benchmark, a.root, a.split)
         self.dataset: Dataset = JoinedReferences(dataset) if self.protocol.joined else dataset
         count = whole_groups(self.dataset, a.limit)
         self.groups = footage_groups(self.dataset, count)
         self.indices = sorted(index for group in self.groups for index in group)
-        self.run = self._kept_run() if a.score else self._run(count)
+        self.run = self._run(count) if kept is None else kept
+        if self.run.samples != count:
+            raise BadInput(
+                f"{self.folder} holds predictions about the first {self.run.samples} samples, asked for are "
+                f"{count}; give the --limit of that run, or the same data"
+            )
         self.together = Together(a.device)
 
     @property
@@ -55,6 +72,8 @@ class Evaluation:
         """This process's share of what has no answer yet."""
         if self.arguments.score:
             return
+        for weights in (self.arguments.checkpoint, self.arguments.tracker_checkpoint):
+            check_not_newer(self.folder, weights)
         done = {
             index
             for index, prediction in read_predictions(self.folder, self.run).items()
@@ -63,6 +82,8 @@ class Evaluation:
         shard = self.together.shard(self.machine)
         whole = self.protocol.together > 1
         todo = still_to_ask(self.groups, done, shard, len(self.indices), whole)
+        if done and self.together.is_main:
+            print(f"{len(done)} of {len(self.indices)} answers are in {self.folder} already")
         if todo:
             self._ask(todo, shard)
         self.together.wait()
@@ -102,20 +123,19 @@ class Evaluation:
         given.device = self.together.device
         return load_segmenter(given, say_notes=self.together.is_main)
 
-    def _protocol(self, recipe: str) -> Protocol:
+    def _protocol(self, tracker: bool) -> Protocol:
         """The published one with the user's own options on top; a stream is asked as the recipe's defaults say."""
         if self.streaming:
             check_streaming(self.row)
             return Protocol("stream")
-        a = self.arguments
-        tracker = a.tracker != "token" or bool(self.own_options.get("tracker_checkpoint"))
-        return find_protocol(recipe, self.row, tracker).under(self.own_options)
+        return find_protocol(self.arguments.recipe, self.row, tracker).under(self.own_options)
 
     def _run(self, count: int) -> RunDescription:
         a = self.arguments
         settings = self.protocol.options | self.own_options | {"rate": f"{a.rate:g}", "dtype": a.dtype}
         if a.tracker != "token":
             settings |= {"tracker": a.tracker, "tracker_weights": str(a.tracker_checkpoint)}
+            settings |= {"anchor_period": str(a.anchor_period)}
         if self.streaming:
             settings |= streaming_settings(a.rate, self.charges)
         checkpoint = a.checkpoint or "the recipe's own"
@@ -134,12 +154,16 @@ class Evaluation:
                 )
         if run.recipe != a.recipe:
             raise BadInput(f"{self.folder} holds predictions of {run.recipe}; give --recipe {run.recipe}")
-        if run.samples != len(self.indices):
-            raise BadInput(
-                f"{self.folder} holds predictions about the first {run.samples} samples, asked for are "
-                f"{len(self.indices)}; give the --limit of that run, or the same data"
-            )
         return run
+
+    def _options_of(self, run: RunDescription) -> dict[str, str]:
+        """What the user of a kept run had set otherwise than its protocol does."""
+        given = {key: value for key, value in run.settings.items() if key not in _SETTINGS}
+        if self.streaming:
+            return given
+        tracker = "tracker" in run.settings or bool(given.get("tracker_checkpoint"))
+        published = find_protocol(run.recipe, self.row, tracker).options
+        return {key: value for key, value in given.items() if published.get(key) != value}
 
 
 def _check_outputs(arguments: argparse.Namespace, row: Benchmark, has_truth: bool) -> None:

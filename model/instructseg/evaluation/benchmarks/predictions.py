@@ -23,6 +23,7 @@ from ...core import BadInput
 log = logging.getLogger(__name__)
 PATTERN = "predictions-*.jsonl"
 _FORM = 1
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,22 @@ def read_predictions(folder: Path, run: RunDescription | None = None) -> dict[in
 def described_run(folder: Path) -> RunDescription | None:
     """Whose predictions a folder holds; None: none yet."""
     return next((run for _, run in _headers(folder)), None)
+
+
+def check_not_newer(folder: Path, checkpoint: str | Path | None) -> None:
+    """Raises BadInput where weights were written after the last answer: of weights that were trained on under the same
+    name, old answers would be scored. A hub id has no date here."""
+    path = Path(checkpoint) if checkpoint else None
+    if path is None or not path.exists():
+        return
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in _WEIGHTS]
+    written = max((file.stat().st_mtime_ns for file in files), default=0)
+    for answers in sorted(folder.glob(PATTERN)):
+        if answers.stat().st_mtime_ns < written:
+            raise BadInput(
+                f"{checkpoint} was written after the answers in {answers}; give another --out or delete the folder "
+                f"to ask again, add --score to score the old answers, or `touch {answers}` if the weights are the same"
+            )
 
 
 def _headers(folder: Path) -> Iterator[tuple[Path, RunDescription]]:

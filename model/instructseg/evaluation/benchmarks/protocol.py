@@ -39,13 +39,13 @@ class Protocol:
     deviations: tuple[str, ...] = ()
 
     def under(self, options: Mapping[str, str]) -> Protocol:
-        """The same where the user sets options: those win, also over the ones that change with the sample."""
+        """The same where the user sets options: those win, also over the ones that change with the sample, and all of
+        them are told, because any of them may move a figure."""
         kept = {
             name: {key: value for key, value in getattr(self, name).items() if key not in options}
             for name in ("options", "sentence", "phrase")
         }
-        changed = sorted(set(options) & {*self.options, *self.sentence, *self.phrase})
-        notes = (f"option {key} is the user's own: {options[key]}" for key in changed)
+        notes = (f"option {key} is the user's own: {options[key]}" for key in sorted(options))
         return dataclasses.replace(self, deviations=(*self.deviations, *notes), **kept)
 
 

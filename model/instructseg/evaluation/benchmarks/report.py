@@ -17,14 +17,22 @@ NAMED = 10  # failures and missing predictions that are printed
 
 
 def format_scores(
-    run: RunDescription, protocol: Protocol, scores: Scores, published: Sequence[Published], asked: Sequence[Prediction]
+    run: RunDescription,
+    protocol: Protocol,
+    scores: Scores,
+    published: Sequence[Published],
+    asked: Sequence[Prediction],
+    whole: int,
 ) -> str:
-    """Figures in percent; counts as they are."""
+    """Figures in percent; counts as they are. whole: samples of the split; the column of ours says if not all."""
     lines = [
-        f"{run.benchmark} {run.split}: {run.recipe}, {words_of(run, protocol)}; {scores.samples} samples",
+        f"{run.benchmark} {run.split}: {run.recipe}, {words_of(run, protocol)}; {extent(scores, whole)} samples",
         *(f"  not as published: {note}" for note in protocol.deviations if run.protocol == "published"),
     ]
-    heads = ["", "figure", "ours", "95 %", *(p.of for p in published)]
+    if run.protocol == "streaming":
+        lines.append("  asked with: " + ", ".join(f"{key} {value}" for key, value in sorted(run.settings.items())))
+    ours = "ours" if scores.samples == whole else f"ours, {extent(scores, whole)}"
+    heads = ["", "figure", ours, "95 %", *(f"in print: {p.of}" for p in published)]
     rows = [heads]
     for name, row in scores.table.items():
         title = f"{name} ({row['samples']})"
@@ -48,6 +56,10 @@ def format_scores(
     return "\n".join(lines)
 
 
+def extent(scores: Scores, whole: int) -> str:
+    return str(whole) if scores.samples == whole else f"the first {scores.samples} of {whole}"
+
+
 def words_of(run: RunDescription, protocol: Protocol) -> str:
     if run.protocol == "streaming":
         return "streaming protocol, latency charged (published figures are offline ones)"
@@ -55,7 +67,12 @@ def words_of(run: RunDescription, protocol: Protocol) -> str:
 
 
 def scores_json(
-    run: RunDescription, protocol: Protocol, scores: Scores, published: Sequence[Published], asked: Sequence[Prediction]
+    run: RunDescription,
+    protocol: Protocol,
+    scores: Scores,
+    published: Sequence[Published],
+    asked: Sequence[Prediction],
+    whole: int,
 ) -> dict[str, Any]:
     """Figures as fractions, published ones in percent as printed; undefined ones are null."""
     content = {
@@ -66,6 +83,7 @@ def scores_json(
         "ranges_95": scores.ranges,
         "published_percent": [dataclasses.asdict(p) for p in published],
         "samples": scores.samples,
+        "samples_of_split": whole,
         "missing": scores.missing,
         "failed": scores.failed,
         "seconds_per_sample": _median([p.seconds for p in asked if not p.error]),
