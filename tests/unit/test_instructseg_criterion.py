@@ -42,6 +42,17 @@ def targets() -> list[torch.Tensor]:
     return masks
 
 
+def test_matches_are_made_in_float32_whatever_the_rest_is_in() -> None:
+    """Sums over thousands of points, as products of matrices, would lose their digits in bfloat16."""
+    points, chosen = CriterionSettings(points=3000), []
+    for level in torch.linspace(0.1, 2.0, 20).tolist():
+        near = torch.stack([torch.full((8, 8), level), torch.full((8, 8), level + 0.002)])  # the second is the better
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = criterion([Prediction(near[None], torch.zeros(1, 2, 1))], [torch.ones(1, 32, 32)], points)
+        chosen.append(losses.heads[0].matches[0][0].item())
+    assert chosen == [1] * 20
+
+
 def test_points_are_read_between_pixel_centres() -> None:
     maps = torch.arange(6.0).reshape(1, 2, 3)
     centres = torch.tensor([[[0.5 / 3, 0.25], [2.5 / 3, 0.75], [1.0 / 3, 0.25], [0.0, 0.0]]])  # x, y

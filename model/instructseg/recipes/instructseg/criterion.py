@@ -73,8 +73,10 @@ def criterion(
     device = predictions[0].masks.device
     draw = draw or (lambda shape: torch.rand(shape, device=device))
     last, *others = [predictions[-1], *predictions[:-1]]
-    result = head_losses(last, targets, settings, draw)
-    heads = [*(head_losses(p, targets, settings, draw) for p in others), result]
+    # The matcher's sums over thousands of points are products of matrices, which autocast would make in bfloat16.
+    with torch.autocast(device.type, enabled=False):
+        result = head_losses(last, targets, settings, draw)
+        heads = [*(head_losses(p, targets, settings, draw) for p in others), result]
     return CriterionLosses(
         heads,
         settings.score_weight * torch.stack([h.score for h in heads]).sum(),
