@@ -201,6 +201,9 @@ def main(folder: Path, runs: list[dict[str, Any]]) -> None:
             number, last = values.pop("stop_at"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
             before_losses(learner, number if last else 0, terminate)
         training(folder / values.pop("name"), learner, **values).train()
+    if dist.is_initialized():  # gloo aborts a process whose peer is gone before it has taken leave
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
