@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
@@ -17,12 +18,15 @@ from std_msgs.msg import String
 
 from instructseg.core import BadInput
 from instructseg_node.conversions import stamp_ns
+from instructseg_node.dds import own_domain_id
 from instructseg_node.demo.records import IMAGE
 from instructseg_node.replay import player as bag_player
 from instructseg_node.replay.bag_types import MissingTypes, message_folder, typestore
 from instructseg_node.replay.bags import open_bag
+from instructseg_node.replay.node_link import NodeLink
 from instructseg_node.replay.player import BagPlayer, NobodyListens, Playback, chosen, message_class
 from instructseg_node.replay.recorder import BagFile, Recorder
+from instructseg_node.replay.source import Topic
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +214,15 @@ def test_recordings_of_one_name_at_a_time_do_not_disturb_each_other(tmp_path: Pa
         for file in (first, second):
             file.write(file.add_topic("/words", "std_msgs/msg/String"), 5, serialize_message(String(data="a word")))
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.mcap"}
+
+
+def test_a_link_that_cannot_be_made_leaves_no_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(rclpy, "Context", lambda of=rclpy.Context: made.append(of()) or made[-1])
+    unknown = Topic("/cam", "no_such_msgs/msg/Thing", "camera", "image")
+    with BagFile(tmp_path / "out") as file, pytest.raises(BadInput, match="no_such_msgs"):
+        NodeLink(own_domain_id(), (unknown,), file, lambda: 0, lambda: None)
+    assert [context.ok() for context in made] == [False]
 
 
 def test_recorder_wants_a_full_name(ros, tmp_path: Path) -> None:
