@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,8 +46,9 @@ CONFIG = {
     "save_every": 100,
     "log_every": 10,
 }
-SHOWN = 5  # answers in the picture
-TINT, HEADING = (255, 60, 200), 22  # colour of a mask; pixels of a line of words
+IN_ITS_WORDS = "before, asked in its own words"
+PANEL = (240, 180)  # width and height of one of the picture's panels
+TINT, HEADING = (0, 255, 220), 20  # colour of a mask; pixels of a line of words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,19 +123,27 @@ def compare(folder: Path) -> None:
     for sample in samples:
         footages.setdefault(sample.footage.name, []).append(sample)
     answers = {}
-    for when, checkpoint in (("before", None), ("after", folder / "run" / "checkpoint")):
+    for when, checkpoint in (("before", None), (IN_ITS_WORDS, None), ("after", folder / "run" / "checkpoint")):
         segmenter = instructseg.load("unified", checkpoint, device="cpu")
-        answers[when] = [answer for about in footages.values() for answer in answers_about(segmenter, about)]
+        say = in_its_words if when == IN_ITS_WORDS else str
+        answers[when] = [answer for about in footages.values() for answer in answers_about(segmenter, about, say)]
     figures = {when: figures_of(given) for when, given in answers.items()}
     (folder / "comparison.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    picture = draw(*answers.values())
+    picture = draw(answers["before"], answers["after"])
     cv2.imwrite(
         str(folder / "comparison.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
     )
     print(json.dumps(figures, indent=2))
 
 
-def answers_about(segmenter: Segmenter, samples: Sequence[Sample]) -> Iterator[Answer]:
+def in_its_words(text: str) -> str:
+    """The same in words that the shipped model knows: how much of the gain is the words."""
+    for shape, name in NAMES.items():
+        text = text.replace(name, shape)
+    return text
+
+
+def answers_about(segmenter: Segmenter, samples: Sequence[Sample], say: Callable[[str], str] = str) -> Iterator[Answer]:
     """All expressions about one recording, on each of the frames ``ASKED`` with the clip that led to it."""
     footage: Footage = samples[0].footage
     frames = [Frame(footage.read(i), footage.stamp_ns(i)) for i in range(len(footage))]
@@ -142,7 +151,7 @@ def answers_about(segmenter: Segmenter, samples: Sequence[Sample]) -> Iterator[A
     for index in ASKED:
         chosen = sparse_dense([frame.stamp_ns for frame in frames[: index + 1]], segmenter.sampling)
         clip = Clip(tuple(encoded[i] for i in chosen.indices))
-        asked = [Instruction(sample.id, sample.instruction) for sample in samples]
+        asked = [Instruction(sample.id, say(sample.instruction)) for sample in samples]
         for sample, grounding in zip(samples, segmenter.ground(clip, asked), strict=True):
             tokens = [target.token for target in grounding.targets if not target.rejected]
             truth = sample.truth(index).union
@@ -170,32 +179,39 @@ def figures_of(answers: Sequence[Answer]) -> dict[str, float | int | None]:
 
 
 def draw(before: Sequence[Answer], after: Sequence[Answer]) -> np.ndarray:
-    """One row an answer, evenly spread over all of them: before, after, truth."""
-    rows = [heading(["before", "after", "truth"])]
-    for index in np.linspace(0, len(before) - 1, SHOWN).astype(int):
+    """A heading, then one row an answer: before, after, truth."""
+    rows = [np.hstack([heading(words) for words in ("before", "after", "truth")])]
+    for index in shown(after):
         first, second = before[index], after[index]
         masks = ((first.mask, first.refused), (second.mask, second.refused), (first.truth, not first.truth.any()))
         rows.append(np.hstack([panel(first.image, mask, first.text, refused) for mask, refused in masks]))
     return np.vstack(rows)
 
 
+def shown(answers: Sequence[Answer]) -> list[int]:
+    """Not a choice of the best: from the middle of each third of what is there, from the middle of what is not, and
+    the worst of what is there."""
+    present = [index for index, answer in enumerate(answers) if answer.truth.any()]
+    absent = [index for index, answer in enumerate(answers) if not answer.truth.any()]
+    thirds = [present[len(present) * part // 6] for part in (1, 3, 5)] if present else []
+    worst = sorted(present, key=lambda index: answers[index].iou)[:1]
+    return thirds + absent[len(absent) // 2 :][:1] + worst
+
+
 def panel(image: np.ndarray, mask: np.ndarray, text: str, refused: bool) -> np.ndarray:
-    """``(H + 22, W, 3)``: the words, and whether they name nothing; the mask on the image."""
-    shown = image.copy()
-    shown[mask] = (0.4 * shown[mask] + 0.6 * np.array(TINT)).astype(np.uint8)
+    """``(h + 20, w, 3)``: the words, and whether they were taken to name nothing; the mask on the image."""
+    tinted = image.copy()
+    tinted[mask] = (0.3 * tinted[mask] + 0.7 * np.array(TINT)).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(shown, outlines, -1, (255, 255, 255), 1)
-    return np.vstack([heading([f"{text}: not there" if refused else text], image.shape[1]), shown])
+    cv2.drawContours(tinted, outlines, -1, (0, 0, 0), 1)
+    small = cv2.resize(tinted, PANEL, interpolation=cv2.INTER_AREA)
+    return np.vstack([heading(f"{text}: not there" if refused else text), small])
 
 
-def heading(words: Sequence[str], width: int = SIZE[0]) -> np.ndarray:
-    """``(22, width * n, 3)``: words beside each other, black on white."""
-    parts = []
-    for text in words:
-        part = np.full((HEADING, width, 3), 255, np.uint8)
-        cv2.putText(part, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        parts.append(part)
-    return np.hstack(parts)
+def heading(words: str) -> np.ndarray:
+    """``(20, w, 3)``: black on white."""
+    line = np.full((HEADING, PANEL[0], 3), 255, np.uint8)
+    return cv2.putText(line, words, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -14,14 +14,14 @@ import yaml
 from ..core import BadInput
 from ..training.plan import SMOKE, TrainingPlan, is_whole
 
-DESCRIPTION = """With CONFIG: fine-tune a published recipe on data sets, as that file says (docs/training.md).
-Without: train the default recipe on scenes that are generated first; every step resumes where it was stopped, run the
-same command again; values come from --smoke, then --config, then the plan's options below."""
+DESCRIPTION = """With CONFIG: fine-tune a recipe on data sets, as that file says (docs/training.md).
+Without: train the default recipe from nothing on scenes that are generated first; every step resumes where it was
+stopped, run the same command again; values come from --smoke, then --config, then the plan's options below."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
-        "train", help="train the default recipe, or fine-tune another", description=DESCRIPTION
+        "train", help="train the default recipe, or fine-tune any", description=DESCRIPTION
     )
     parser.add_argument("finetuning", type=Path, nargs="?", metavar="CONFIG", help="a YAML file with a key recipe")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="scenes, states, log and checkpoint")
