@@ -9,7 +9,7 @@ import pytest
 from unit.fakes import SECOND, Owner, colour_frame, eventually
 
 from instructseg.core import Frame, Instruction, Mode, State
-from instructseg.streaming import Ending
+from instructseg.streaming import Ending, FrameRefused
 
 A, B = Instruction("a", "red"), Instruction("b", "green")
 
@@ -72,6 +72,18 @@ def test_a_result_on_its_way_out_does_not_show_what_has_ended_meanwhile(end) -> 
         assert all(target.mask is None and target.confidence is None for target in of_a)
         if end in (cancel, replace_by_id):  # the other one is still seen
             assert State.PRESENT in {t.state for t in owner.results[count].targets if t.instruction is B}
+
+
+def test_a_frame_in_a_pause_is_refused_for_its_reason() -> None:
+    owner = Owner()
+    owner.engine.set_instruction(A)
+    owner.show(0.0, "red")
+    pause(owner)
+    with pytest.raises(FrameRefused, match="switched off") as refused:
+        owner.show(0.1, "red")
+    assert refused.value.cause == "paused" and owner.engine.statistics().drops == {"paused": 1}
+    owner.engine.resume()
+    assert [target.instance_id for target in owner.show(0.2, "red").targets] == [1]
 
 
 def test_an_answer_on_its_way_out_shows_nothing_after_a_pause() -> None:

@@ -51,6 +51,14 @@ def test_where_its_motion_led():
     assert not Whereabouts.at(place(50.0), SECOND // 2).continues(place(110.0), SECOND * 3 // 2, WITHIN)
 
 
+@pytest.mark.parametrize("rate", [5, 30, 120, 500])
+def test_its_speed_is_known_whatever_the_rate_of_the_camera(rate: int):
+    walker = Whereabouts.at(place(20.0), 0)
+    for step in range(1, rate + 1):
+        walker = walker.moved_to(place(20.0 + 60 * step / rate), step * SECOND // rate)  # 60 pixels a second
+    assert walker.settled and walker.velocity == pytest.approx((60.0, 0.0), abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("gone", "back", "same"),
     [

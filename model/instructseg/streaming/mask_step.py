@@ -49,10 +49,10 @@ class MaskStep:
 
     def run(self, frame: Frame) -> FrameResult:
         """The result on ``frame``. An exception of the segmenter becomes targets in ERROR. Raises FrameRefused
-        ("reset"), and counts it, when the camera was reset meanwhile."""
+        ("reset", "paused"), and counts it, when the camera was reset meanwhile or nothing is looked at."""
         looks = self.look([frame])
         if not looks:
-            raise _reset(frame.camera)
+            raise self._lost(frame.camera)
         return self.masks(looks[0])
 
     def look(self, frames: Sequence[Frame]) -> list[Look]:
@@ -187,7 +187,12 @@ class MaskStep:
 
     def _check_epoch(self, look: Look) -> None:
         if self._is_obsolete(look):
-            raise _reset(look.stream.name)
+            raise self._lost(look.stream.name)
+
+    def _lost(self, camera: str) -> FrameRefused:
+        if self._state.paused:
+            return FrameRefused("paused", f"nothing is looked at: {self._state.paused}")
+        return FrameRefused("reset", f"camera {camera!r} was reset while this frame was being processed")
 
 
 def _tokens(prompts: Prompts) -> list[Any]:
@@ -197,10 +202,6 @@ def _tokens(prompts: Prompts) -> list[Any]:
 def _by_tracker(prompts: Prompts, masks: Sequence[TargetMask]) -> Masks:
     each = iter(masks)
     return {tracker: [next(each) for _ in batch] for tracker, batch in prompts.items()}
-
-
-def _reset(camera: str) -> FrameRefused:
-    return FrameRefused("reset", f"camera {camera!r} was reset while this frame was being processed")
 
 
 def _timed(timings: dict[str, float], step: str, call: Callable[[], _T]) -> _T:

@@ -10,7 +10,7 @@ import numpy as np
 
 _SIZES = 1.5  # of its own length that a thing may be away from where it is expected ...
 _NEAR = 0.12  # ... or this share of the picture's diagonal, whichever is more ...
-_DRIFT = 0.1  # ... and for every second out of sight this share more
+_DRIFT = 0.1  # ... and this share more with the first second out of sight
 _EDGE = 0.02  # of the picture's side: a box as close to an edge as this is leaving over it, or coming in
 _ENTRY = 0.35  # of the picture's sides: what left over an edge has come in over it when it is no further away than this
 _SPAN_NS = 400_000_000  # speeds are taken over this time: outlines tremble from frame to frame
@@ -65,7 +65,9 @@ class Whereabouts:
         """After one more sight of it. A picture of another size begins anew."""
         if place.size != self.last.size or stamp_ns <= self.seen_ns:
             return Whereabouts.at(place, stamp_ns)
-        path = [step for step in self.path[1 - _MOST :] if stamp_ns - step[0] <= _SPAN_NS]
+        path = [step for step in self.path if stamp_ns - step[0] <= _SPAN_NS]
+        if len(path) >= _MOST:  # of a fast camera, every second place: a speed needs the time, not the steps
+            path = path[::2]
         return Whereabouts((*path, (stamp_ns, place)))
 
     @property
