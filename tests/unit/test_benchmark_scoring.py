@@ -16,8 +16,10 @@ from instructseg.data.benchmarks import benchmarks
 from instructseg.data.samples import Footage, Kind, Sample, Truth, Truths
 from instructseg.evaluation.benchmarks import predictions as files
 from instructseg.evaluation.benchmarks.bootstrap import intervals
+from instructseg.evaluation.benchmarks.davis_metric import DavisObjects
 from instructseg.evaluation.benchmarks.image_metrics import ImageIou, Refusal
 from instructseg.evaluation.benchmarks.masks import decode_mask, decode_soft, encode_mask, encode_soft
+from instructseg.evaluation.benchmarks.metrics import Judged
 from instructseg.evaluation.benchmarks.predictions import Prediction, PredictionFile, RunDescription, read_predictions
 from instructseg.evaluation.benchmarks.scoring import columns_of, find_metric, score
 from instructseg.evaluation.benchmarks.video_metrics import RegionBoundary, Revos
@@ -178,6 +180,18 @@ def test_what_cannot_be_read_lowers_every_figure_of_every_row() -> None:
         figures = {f"{row} {name}": v for row, some in table.items() for name, v in some.items() if name != "samples"}
         assert len(figures) >= 6
         assert all(0 < value < 0.95 for value in figures.values()), figures
+
+
+def test_lost_objects_of_ref_davis17_are_zeros_each_for_one_annotator() -> None:
+    """Two objects by four annotators are right, as many cannot be read."""
+    metric = DavisObjects("first")
+    values = [{"j": 1.0, "f": 1.0, "annotator": float(i % 4), "given": 1.0} for i in range(8)]
+    judged = [Judged(i, f"bear/{i}", "bear", some, 0.0) for i, some in enumerate(values)]
+    judged += [metric.nothing(8 + i, f"swan/{i}") for i in range(8)]
+    table = metric.table(columns_of(judged), [()] * 16)
+    assert list(table) == ["overall", *(f"annotator {a}" for a in range(4))]
+    assert {some["J&F"] for some in table.values()} == {0.5}
+    assert [some["samples"] for some in table.values()] == [16, 4, 4, 4, 4]
 
 
 def test_the_row_overall_of_revos_counts_what_enters_it() -> None:

@@ -26,7 +26,9 @@ from instructseg.evaluation.benchmarks.joined import JoinedReferences
 from instructseg.evaluation.benchmarks.masks import decode_mask, decode_soft
 from instructseg.evaluation.benchmarks.protocol import FIRST_MASKS, Protocol, find_protocol
 from instructseg.evaluation.benchmarks.run import Asked, Offline
+from instructseg.evaluation.benchmarks.streaming import Streaming
 from instructseg.evaluation.benchmarks.ways import Answer, find_way
+from instructseg.evaluation.timed_segmenter import Charges
 from instructseg.options import parse_options
 from instructseg.recipes.gsva.conversations import CONVERSATIONS
 from instructseg.recipes.gsva.prompts import phrases_question
@@ -262,6 +264,20 @@ def test_the_users_own_options_win_and_are_told() -> None:
     assert protocol.sentence == protocol.phrase == {}
     assert "option template is the user's own: chat" in protocol.deviations
     assert "option dense_frames is the user's own: 2" in protocol.deviations
+
+
+def test_a_stream_has_nothing_of_frames_that_come_later() -> None:
+    """The same video with another end: until then the same masks, from an answer that takes two frames."""
+    video = drawn_video(8)
+    changed = dataclasses.replace(video, images=np.concatenate([video.images[:5], np.zeros_like(video.images[5:])]))
+    masks = []
+    for shown in (video, changed):
+        stream = Streaming(KnownSegmenter(), RATE, Charges(0.01, 0.19))
+        masks.append(stream([Asked(0, sample_about(shown, "red"))])[0].masks)
+    assert masks[0][:5] == masks[1][:5]
+    assert masks[0][:2] == (None, None)
+    assert masks[0][4] is not None
+    assert masks[0][5:] != masks[1][5:]
 
 
 # Published recipes at tiny size

@@ -12,7 +12,7 @@ from ..davis_merge import first_object, fuse_soft
 from ..davis_objects import score_objects
 from ..scores import IGNORE
 from .masks import decode_soft
-from .metrics import Columns, Judged, Metric, Table, mean, predicted_mask, truth_of, usable
+from .metrics import Columns, Judged, Metric, Table, predicted_mask, truth_of, usable
 from .predictions import Prediction
 
 
@@ -69,13 +69,16 @@ class DavisObjects(Metric):
         return Judged(index, name, name.split("/")[0], values, 1.0)
 
     def table(self, columns: Columns, labels: Sequence[tuple[str, ...]]) -> Table:
-        """Means over objects by annotator, then over annotators; what could not be read counts in each."""
+        """Means over objects by annotator, then over annotators; what could not be read is zero, an equal part of it
+        for each annotator."""
         lost = np.isnan(columns["annotator"])
         rows: Table = {}
-        for annotator in np.unique(columns["annotator"][~lost]):
-            has = lost | (columns["annotator"] == annotator)
-            j, f = mean(columns["j"][has]), mean(columns["f"][has])
-            rows[f"annotator {int(annotator)}"] = {"J": j, "F": f, "J&F": (j + f) / 2, "samples": int(has.sum())}
+        annotators = np.unique(columns["annotator"][~lost])
+        for annotator in annotators:
+            own = columns["annotator"] == annotator
+            count = own.sum() + lost.sum() / len(annotators)
+            j, f = (float(columns[name][own].sum() / count) for name in ("j", "f"))
+            rows[f"annotator {int(annotator)}"] = {"J": j, "F": f, "J&F": (j + f) / 2, "samples": round(count)}
         if not rows:
             return {"overall": {"J": 0.0, "F": 0.0, "J&F": 0.0, "samples": len(lost)}}
         overall = {key: float(np.mean([row[key] for row in rows.values()])) for key in ("J", "F", "J&F")}
