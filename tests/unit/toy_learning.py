@@ -138,8 +138,10 @@ class ToyLearner(Learner):
         mask = functional.binary_cross_entropy_with_logits(self.module(pixels), masks)
         return {"total": mask, "mask": mask}
 
+    layers: tuple[str, ...] = ("BatchNorm2d", "Sequential")
+
     def sharded_layers(self) -> tuple[str, ...]:
-        return ("BatchNorm2d", "Sequential")
+        return self.layers
 
     def save_merged(self, folder: Path) -> None:
         raise NotImplementedError
@@ -176,6 +178,19 @@ def before_losses(learner: ToyLearner, number: int, act: Callable[[], None]) -> 
     learner.losses = watched
 
 
+def without_masks(learner: ToyLearner, number: int) -> None:
+    """Have the learner's losses of that number, from 1, come without its head, as from answers without a mask."""
+    losses, counter = learner.losses, itertools.count(1)
+
+    def some(examples: Sequence[Any]) -> dict[str, torch.Tensor]:
+        if next(counter) != number:
+            return losses(examples)
+        loss = learner.module.norm(learner.module.stem(torch.stack([image for image, _ in examples]))).square().mean()
+        return {"total": loss, "mask": loss}
+
+    learner.losses = some
+
+
 def stall() -> None:
     print("stalled", flush=True)
     time.sleep(600)
@@ -197,6 +212,10 @@ def main(folder: Path, runs: list[dict[str, Any]]) -> None:
         learner = ToyLearner(values.pop("dropout", 0.1), values.pop("batch_norm", True))
         if "stall_at" in values:
             before_losses(learner, values.pop("stall_at"), stall)
+        learner.layers = tuple(values.pop("layers", learner.layers))
+        if "no_masks_at" in values:
+            number, last = values.pop("no_masks_at"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+            without_masks(learner, number if last else 0)
         if "stop_at" in values:
             number, last = values.pop("stop_at"), int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
             before_losses(learner, number if last else 0, terminate)

@@ -23,7 +23,7 @@ from .configuration import RunConfig
 from .examples import Made, parts_of
 from .mixture import Shares, Source, seed_of
 from .optimisation import Optimisation, optimisation_of
-from .processes import Processes, whole
+from .processes import Processes, nothing_of, whole
 from .state import SCENES, RunState, states_in
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,19 @@ class TrainingStopped(InstructSegError):
 
 
 class Forward(nn.Module):
-    """A learner's losses as the forward pass of a module, which is what torch shares out among processes."""
+    """A learner's losses as the forward pass of a module, which is what torch shares out among processes.
 
-    def __init__(self, learner: Learner) -> None:
+    touch_all: every weight takes part in every step, if only with a gradient of 0.
+    """
+
+    def __init__(self, learner: Learner, touch_all: bool = False) -> None:
         super().__init__()
         self.model = learner.module
-        self._losses = learner.losses
+        self._losses, self._touch_all = learner.losses, touch_all
 
     def forward(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:
-        return self._losses(examples)
+        losses = self._losses(examples)
+        return losses | {"total": losses["total"] + nothing_of(self.model)} if self._touch_all else losses
 
 
 class Training:
@@ -64,7 +68,10 @@ class Training:
         if config.gradient_checkpointing:
             learner.keep_fewer_activations()
         learner.module.train()
-        self.forward = processes.share(Forward(learner), learner.sharded_layers())
+        # FSDP joins the gradients of all weights beside the layers at once, and needs the same ones of every process;
+        # answers without a mask give none for the mask decoder.
+        forward = Forward(learner, touch_all=processes.way == "fsdp")
+        self.forward = processes.share(forward, learner.sharded_layers())
         self.optimiser = self.plan.optimiser(self._trained())
         self.run = RunState(learner, self.optimiser, None)
         if config.ema_decay is not None:
