@@ -296,6 +296,15 @@ def test_answers_of_weights_that_were_written_anew_are_not_scored(tmp_path: Path
     assert run(root, "mevis", "valid_u", *words, "--score")[0] == 0
 
 
+def test_weights_of_the_package_are_held_against_old_answers_too(tmp_path: Path) -> None:
+    root = exact_videos(tmp_path / "data", miniature_videos.mevis(tmp_path / "data"))
+    words = ("--recipe", "unified")
+    assert run(root, "mevis", "valid_u", *words, segmenter=KnownSegmenter())[0] == 0
+    os.utime(tmp_path / "out" / "predictions-0-of-1.jsonl", (1, 1))
+    with pytest.raises(BadInput, match=r"unified/weights was written after the answers in"):
+        run(root, "mevis", "valid_u", *words, segmenter=KnownSegmenter())
+
+
 # Streaming
 
 

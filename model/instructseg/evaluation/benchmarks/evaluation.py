@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 from pathlib import Path
 
 from ...core import BadInput, Segmenter
 from ...data.benchmarks import benchmark, open_dataset
 from ...data.samples import Benchmark, Dataset
 from ...options import split_assignments
+from ...registry import RECIPES
 from ..timed_segmenter import Charges
 from .archives import SERVERS, check_archive
 from .groups import footage_groups, still_to_ask, whole_groups
@@ -72,7 +74,8 @@ class Evaluation:
         """This process's share of what has no answer yet."""
         if self.arguments.score:
             return
-        for weights in (self.arguments.checkpoint, self.arguments.tracker_checkpoint):
+        checkpoint = self.arguments.checkpoint or _shipped(self.arguments.recipe)
+        for weights in (checkpoint, self.arguments.tracker_checkpoint):
             check_not_newer(self.folder, weights)
         done = {
             index
@@ -164,6 +167,13 @@ class Evaluation:
         tracker = "tracker" in run.settings or bool(given.get("tracker_checkpoint"))
         published = find_protocol(run.recipe, self.row, tracker).options
         return {key: value for key, value in given.items() if published.get(key) != value}
+
+
+def _shipped(recipe: str) -> Path | None:
+    """Where the package has a recipe's own weights."""
+    row = RECIPES.get(recipe)
+    found = importlib.util.find_spec(row.module) if row is not None and row.shipped else None
+    return None if found is None or found.origin is None else Path(found.origin).parent / "weights"
 
 
 def _check_outputs(arguments: argparse.Namespace, row: Benchmark, has_truth: bool) -> None:
