@@ -108,6 +108,17 @@ def test_command_line_says_what_failed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "demo failed: no recording at" in capsys.readouterr().err
 
 
+def test_an_interruption_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(options: demo.Options) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "run", interrupt)
+    assert demo.main([]) == 130
+    assert capsys.readouterr().err == "\ndemo: interrupted\n"
+
+
 def test_command_line_hands_ros_arguments_to_the_node(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
