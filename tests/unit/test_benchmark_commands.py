@@ -339,6 +339,7 @@ def test_streaming_charges_latency(tmp_path: Path, capsys) -> None:
         (["mevis", "--split", "valid_u", "--shard", "2/2"], "--shard must be I/N"),
         (["mevis", "--split", "valid_u", "--shard", "two"], "--shard must be I/N"),
         (["mevis", "--split", "valid_u", "--score"], "holds no predictions"),
+        (["mevis", "--split", "valid_u", "--score", "--shard", "0/2"], "leave out --shard 0/2"),
         (["mevis", "--split", "valid", "--archive", "a.zip", "--pictures", "p"], "no public truth to tell which"),
         (["mevis", "--split", "valid_u", "--recipe", "nobody"], "unknown recipe 'nobody'"),
     ],

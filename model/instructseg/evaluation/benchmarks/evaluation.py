@@ -179,6 +179,8 @@ def _shipped(recipe: str) -> Path | None:
 def _check_outputs(arguments: argparse.Namespace, row: Benchmark, has_truth: bool) -> None:
     """Before hours of work, not after."""
     a = arguments
+    if a.score and parse_shard(a.shard).count > 1:
+        raise BadInput(f"--score scores what all machines answered; leave out --shard {a.shard}")
     if a.archive is not None:
         check_archive(row.name, a.archive)
     if not has_truth and a.archive is None and a.rle is None:

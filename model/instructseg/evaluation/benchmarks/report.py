@@ -25,9 +25,10 @@ def format_scores(
     whole: int,
 ) -> str:
     """Figures in percent; counts as they are. whole: samples of the split; the column of ours says if not all."""
+    differs = "not as published" if protocol.publication else "note"
     lines = [
         f"{run.benchmark} {run.split}: {run.recipe}, {words_of(run, protocol)}; {extent(scores, whole)} samples",
-        *(f"  not as published: {note}" for note in protocol.deviations if run.protocol == "published"),
+        *(f"  {differs}: {note}" for note in protocol.deviations if run.protocol == "published"),
     ]
     if run.protocol == "streaming":
         lines.append("  asked with: " + ", ".join(f"{key} {value}" for key, value in sorted(run.settings.items())))
