@@ -161,6 +161,16 @@ def test_a_class_is_a_class_and_what_has_no_words_or_truth_is_never_drawn(base: 
     assert not learner.takes(about("the crate", kind=Kind.FIRST_FRAME))
 
 
+def test_what_cannot_be_said_is_named_once_and_never_drawn(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    learner, long = learner_of(base, []), about("crate " * 41)
+    learner.meet([long, about("the barrel")])
+    assert learner.words == ("barrel",) and not learner.takes(long) and not learner.takes(about("[REJ] it"))
+    assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
+        f"sample left out: sample {long.id}: an instruction for this recipe may have at most 40 words; got 41: say it "
+        "shorter"
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "film", "truth", "said"),
     [

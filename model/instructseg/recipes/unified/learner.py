@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from .tokenizer import encode_words
 from .training import Scenes, join_labels, labels_of, sample_losses
 from .vocabulary import GrownEmbedding, mark_of_words, unknown_words, with_words
 
+log = logging.getLogger(__name__)
 # Nothing was published for it: these are the values of the example in docs/finetuning_example.md.
 PUBLISHED = Published(1e-3, (0.9, 0.98), 1e-2, 1.0, 0.05, "cosine", 300, 4)
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 16, 32.0, 0.0
@@ -84,12 +86,14 @@ class UnifiedLearner(Learner):
 
     def meet(self, samples: Iterable[Sample]) -> None:
         """Words that the tokenizer does not know become part of the model. To be called once, before training."""
-        fresh = unknown_words(self.tokenizer, (sample.instruction for sample in samples if self.takes(sample)))
+        texts = [sample.instruction for sample in samples if self._says(sample, log.warning)]
+        fresh = unknown_words(self.tokenizer, texts)
         self.tokenizer = with_words(self.tokenizer, fresh)
         self._grow(fresh)
 
     def takes(self, sample: Sample) -> bool:
-        return has_words(sample)
+        """What cannot be said to the model is not drawn: it would spoil the examples of others about its scene."""
+        return self._says(sample)
 
     def example(self, samples: Sequence[Sample], draw: random.Random) -> Example:
         footage = samples[0].footage
@@ -164,6 +168,16 @@ class UnifiedLearner(Learner):
         near = [index for index in range(key + 1, len(footage)) if stamp_of(footage, index) <= end]
         chosen = draw.sample(near, min(len(near), LATER_TRIED))
         return next((i for i in chosen if all(sample.truth(i) is not None for sample in asked)), key)
+
+    def _says(self, sample: Sample, report: Callable[..., None] = lambda *words: None) -> bool:
+        """Whether the sample has words that the model can be given. report: is told why not."""
+        if not has_words(sample):
+            return False
+        try:
+            return bool(self._ids(sample.instruction, f"sample {sample.id}"))
+        except BadInput as error:
+            report("sample left out: %s", error)
+            return False
 
     def _ids(self, text: str, name: str) -> tuple[int, ...]:
         try:
