@@ -98,6 +98,19 @@ def test_what_went_out_of_view_comes_back_with_its_id():
         assert shown(owner.play(2.1, 3.0, "red")) == {1: "red"}
 
 
+def test_what_comes_too_late_is_refused_for_its_time_and_not_for_its_place():
+    owner = Owner(reacquire_within=20.0)
+    owner.engine.set_instruction(Instruction("a", "red"))
+    owner.play(0.0, 1.0, "red")
+    (target,) = owner.show(61.0, "red").targets  # nobody looked for a minute
+    assert (target.state, target.instance_id) == (State.OCCLUDED, 1)
+    assert target.reason == "not visible: what looks like it comes 60 s after it was last seen"
+    assert states(owner.play(61.5, 62.1, "red")) == [State.LOST]
+    (target,) = owner.show(62.2, "red").targets
+    assert target.reason == "what was found looks like the thing followed, but that was last seen 61 s ago"
+    assert shown(owner.play(62.3, 63.0, "red")) == {2: "red"}
+
+
 def test_a_look_alike_is_refused_by_a_token_that_knows_its_thing():
     owner = lost_red(identifies=True)
     owner.segmenter.aims["it"] = ["blue"]

@@ -153,18 +153,24 @@ class SlotIdentities:
         self._places[slot] = where
         return where
 
-    def may_be_at(self, slot: int, place: Place, stamp_ns: int, within_ns: int | None) -> bool:
-        """Whether what is seen there can be the slot's thing, by where that was last seen, at most ``within_ns`` ago;
-        None: wherever that was."""
-        known = self._places.get(slot)
-        return within_ns is None or known is None or known.continues(place, stamp_ns, within_ns)
+    def elsewhere(self, slot: int, place: Place, stamp_ns: int, within_ns: int | None) -> str:
+        """Why what is seen there cannot be the slot's thing, by where that was last seen, at most ``within_ns`` ago
+        (None: wherever that was), in words; "" where it can."""
+        if self._may_be_at(slot, place, stamp_ns, within_ns):
+            return ""
+        seconds = self._too_late(slot, stamp_ns, within_ns)
+        if seconds:
+            return f"what looks like it comes {seconds} after it was last seen"
+        return "what looks like it is too far from where it was last seen"
 
     def misplaced(self, slot: int, mask: TargetMask | None, stamp_ns: int, within_ns: int | None) -> str:
         """Why what ``mask`` shows is not the slot's thing, by its place, in words; "" where nothing speaks against."""
         place = None if mask is None else Place.of(mask.mask)
-        if place is None or self.may_be_at(slot, place, stamp_ns, within_ns):
+        if place is None or self._may_be_at(slot, place, stamp_ns, within_ns):
             return ""
-        return "what was found looks like the thing followed, but is not where that was last seen"
+        seconds = self._too_late(slot, stamp_ns, within_ns)
+        why = f"that was last seen {seconds} ago" if seconds else "is not where that was last seen"
+        return f"what was found looks like the thing followed, but {why}"
 
     def accepted(self, slot: int, mask: TargetMask | None, stamp_ns: int) -> None:
         """What ``mask`` shows is the slot's thing, wherever that was."""
@@ -192,6 +198,15 @@ class SlotIdentities:
         for instance_id in self._slot_ids.values():
             self._ids.release(instance_id)
         self._slot_ids.clear()
+
+    def _may_be_at(self, slot: int, place: Place, stamp_ns: int, within_ns: int | None) -> bool:
+        known = self._places.get(slot)
+        return within_ns is None or known is None or known.continues(place, stamp_ns, within_ns)
+
+    def _too_late(self, slot: int, stamp_ns: int, within_ns: int) -> str:
+        """For how long the thing has been out of sight, in words, where that is too long; else ""."""
+        away_ns = stamp_ns - self._places[slot].seen_ns
+        return f"{away_ns / 1e9:.0f} s" if away_ns > within_ns else ""
 
 
 def _sees(mask: TargetMask, limit: float) -> bool:

@@ -126,9 +126,9 @@ class TargetStateMachine:
             self._move(self.state, f"{reason}; waiting for its first mask", stamp_ns)
         return verdict
 
-    def segmented(self, score: float, pixels: int, stamp_ns: int, elsewhere: bool = False) -> None:
+    def segmented(self, score: float, pixels: int, stamp_ns: int, elsewhere: str = "") -> None:
         """Take the mask head's evidence on one frame; without an armed token it says nothing and is ignored. elsewhere:
-        the mask is where this thing cannot be, so that it is another one's."""
+        why the mask must be another thing's, by where or when this one was last seen, in words; "": nothing says so."""
         if not self.armed:
             return
         self.score = score
@@ -146,7 +146,7 @@ class TargetStateMachine:
         else:
             detail = f"score {score:.2f}, limit {limit:.2f}" if pixels else "its mask is empty"
             if elsewhere and score >= limit:
-                detail = "what looks like it is too far from where it was last seen"
+                detail = elsewhere
             self._move(State.OCCLUDED, f"not visible: {detail}", stamp_ns)
 
     def dropped(self, reason: str, stamp_ns: int) -> None:

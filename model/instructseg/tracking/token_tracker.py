@@ -198,9 +198,7 @@ class TokenTracker:
                 target.machine.taken("what was found is already followed as another target", stamp_ns)
                 continue
             place = Place.of(mask.mask)
-            elsewhere = place is not None and not self._identities.may_be_at(
-                target.slot, place, stamp_ns, self._policy.place_ns
-            )
+            elsewhere = "" if place is None else self._elsewhere(target.slot, place, stamp_ns)
             pixels = 0 if place is None else int(np.count_nonzero(mask.mask))
             target.machine.segmented(mask.score, pixels, stamp_ns, elsewhere)
             # Not where a newer grounding has already put its own token, nor after a look at another thing.
@@ -295,6 +293,9 @@ class TokenTracker:
     def _lowest_score(self) -> float:
         """Of a mask that can be shown: of a target that is PRESENT already."""
         return self._policy.present_threshold - self._policy.hysteresis
+
+    def _elsewhere(self, slot: int, place: Place, stamp_ns: int) -> str:
+        return self._identities.elsewhere(slot, place, stamp_ns, self._policy.place_ns)
 
     def _is_refused(self, target: TrackedTarget, place: int, sightings: Sightings | None, stamp_ns: int) -> bool:
         """Whether an accepted answer is not believed because it would move an id to another thing. When further answers
