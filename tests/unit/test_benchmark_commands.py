@@ -257,6 +257,17 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys) -> None:
     assert published_figures("unified", "refcoco", "val") == []
 
 
+def test_a_video_without_usable_frames_loses_all_of_its_expressions(tmp_path: Path) -> None:
+    root = exact_videos(tmp_path / "data", miniature_videos.ref_youtube_vos(tmp_path / "data"))
+    index = root / "meta_expressions" / "train" / "meta_expressions.json"
+    content = json.loads(index.read_text())
+    content["videos"]["01baa5a4e1"]["frames"] = "00000"
+    index.write_text(json.dumps(content))
+    code, scores = run(root, "ref-youtube-vos", "train", segmenter=KnownSegmenter())
+    assert (code, scores["samples"], len(scores["failed"])) == (1, 8, 4)
+    close(scores["table"]["overall"], J=0.5)
+
+
 def test_a_part_of_a_split_is_marked_where_its_figures_stand(tmp_path: Path, capsys) -> None:
     root = exact_videos(tmp_path / "data", miniature_videos.ref_youtube_vos(tmp_path / "data"))
     words = ("--limit", "1", "--archive", tmp_path / "a.zip")

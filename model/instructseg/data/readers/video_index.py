@@ -97,9 +97,14 @@ def video_samples(
     video that cannot be used the reason."""
     for name, entry in videos.items():
         try:
-            frames, listed = footage(folder, name, entry, path), _expressions(name, entry, path)
+            listed = _expressions(name, entry, path)
         except BadInput as error:
             yield BadInput(str(error))
+            continue
+        try:
+            frames = footage(folder, name, entry, path)
+        except BadInput as error:  # once an expression: as many samples are lost
+            yield from (BadInput(str(error)) for _ in listed)
             continue
         for key, expression in listed:
             where = f"{path}: videos[{name!r}]['expressions'][{key!r}]"
