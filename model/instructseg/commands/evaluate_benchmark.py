@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core import Segmenter
 from ..data.benchmarks import benchmarks
-from .options import add_model_options, positive_number, whole_number
+from .options import add_model_options, load_segmenter, positive_number, whole_number
 
 if TYPE_CHECKING:  # the metrics and what they bring, only where something is evaluated
     from ..evaluation.benchmarks.evaluation import Evaluation
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     """segmenter: instead of the one that the options name."""
     from ..evaluation.benchmarks.evaluation import Evaluation
 
-    evaluation = Evaluation(arguments, segmenter)
+    evaluation = Evaluation(arguments, load_segmenter if segmenter is None else lambda *_: segmenter)
     try:
         evaluation.ask()
         if not evaluation.is_last_word:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from ...core import BadInput, Segmenter
@@ -35,12 +36,13 @@ _SETTINGS = ("rate", "dtype", "tracker", "tracker_weights", "anchor_period", "st
 
 
 class Evaluation:
-    """arguments: as ``commands/evaluate_benchmark.py`` declares them. Raises BadInput for what cannot be evaluated,
-    before a model is loaded."""
+    """arguments: as ``commands/evaluate_benchmark.py`` declares them. load: makes the model of such arguments, called
+    only where something is left to ask; the second argument says whether its notes go to the log. Raises BadInput for
+    what cannot be evaluated, before a model is loaded."""
 
-    def __init__(self, arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> None:
+    def __init__(self, arguments: argparse.Namespace, load: Callable[[argparse.Namespace, bool], Segmenter]) -> None:
         a = arguments
-        self.arguments, self._segmenter = a, segmenter
+        self.arguments, self._load_segmenter = a, load
         self.row: Benchmark = benchmark(a.benchmark)
         self.has_truth = a.split in self.row.local
         _check_outputs(a, self.row, self.has_truth)
@@ -107,7 +109,7 @@ class Evaluation:
         self.together.close()
 
     def _ask(self, todo: list[list[int]], shard: Shard) -> None:
-        segmenter = self._segmenter or self._load()
+        segmenter = self._load()
         answering: Answering
         if self.streaming:
             answering = Streaming(segmenter, self.arguments.rate, self.charges)
@@ -119,12 +121,10 @@ class Evaluation:
             predict(answering, self.dataset, todo, file, at_once, progress=self.together.is_main)
 
     def _load(self) -> Segmenter:
-        from ...commands.options import load_segmenter  # torch and the recipes, only where something is left to ask
-
         given = copy.copy(self.arguments)
         given.option = [f"{key}={value}" for key, value in (self.protocol.options | self.own_options).items()]
         given.device = self.together.device
-        return load_segmenter(given, say_notes=self.together.is_main)
+        return self._load_segmenter(given, self.together.is_main)
 
     def _protocol(self, tracker: bool) -> Protocol:
         """The published one with the user's own options on top; a stream is asked as the recipe's defaults say."""
