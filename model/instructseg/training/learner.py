@@ -152,7 +152,5 @@ def build_learner(
         raise BadInput(f"recipe must be one of {', '.join(sorted(RECIPES))}; got {recipe!r}")
     module = f"{RECIPES[recipe].module.rpartition('.')[0]}.learner"
     if importlib.util.find_spec(module) is None:
-        raise BadInput(
-            f"recipe {recipe!r} has no learner, so that a configuration cannot train it; write {module}"
-        )
+        raise BadInput(f"recipe {recipe!r} has no learner, so that a configuration cannot train it; write {module}")
     return importlib.import_module(module).build_learner(checkpoint, device, dtype, dict(options), lora)
