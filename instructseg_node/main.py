@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if profile := os.environ.get("INSTRUCTSEG_DDS_PROFILE"):
             use_profile(profile)
         rclpy.init(args=arguments)
+        executor = SingleThreadedExecutor()  # before the node is seen: a signal from then on finds it whole
         node = InstructSegNode()
     except (BadInput, ParameterException, RuntimeError) as error:  # RuntimeError: what rcl and the DDS profile raise
         print(f"instructseg_node cannot start: {error}{_hint(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         if node.settings.autostart:

@@ -18,7 +18,8 @@ from geometry_msgs.msg import PoseStamped
 from instructseg_msgs.msg import Target, TargetArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import PointCloud2
@@ -109,18 +110,25 @@ class Planner(Node):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to end; the robot is stopped first. Exit code 0, or 2 where a parameter cannot be taken."""
     rclpy.init(args=arguments)
+    executor = SingleThreadedExecutor()  # before the node is seen: a signal from then on finds it whole
     try:
         planner = Planner()
     except ParameterException as error:
         print(f"instructseg_planner cannot start: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    executor.add_node(planner)
     try:
-        rclpy.spin(planner)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
+        # What a signal between the executor's check and its wait looks like: an end, no fault.
+        if rclpy.ok():
+            raise
     finally:
         planner.stop("the planner ends")
+        executor.shutdown()
         planner.destroy_node()
         rclpy.try_shutdown()
     return 0
