@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rclpy.init(args=arguments)
         executor = SingleThreadedExecutor()  # before the node is seen: a signal from then on finds it whole
         node = InstructSegNode()
+    except KeyboardInterrupt:
+        rclpy.try_shutdown()
+        return 0
     except (BadInput, ParameterException, RuntimeError) as error:  # RuntimeError: what rcl and the DDS profile raise
         print(f"instructseg_node cannot start: {error}{_hint(error)}", file=sys.stderr)
         rclpy.try_shutdown()

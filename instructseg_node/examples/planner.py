@@ -111,15 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to end; the robot is stopped first. Exit code 0, or 2 where a parameter cannot be taken."""
     rclpy.init(args=arguments)
     executor = SingleThreadedExecutor()  # before the node is seen: a signal from then on finds it whole
+    planner = None
     try:
         planner = Planner()
+        executor.add_node(planner)
+        executor.spin()
     except ParameterException as error:
         print(f"instructseg_planner cannot start: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 2
-    executor.add_node(planner)
-    try:
-        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
@@ -127,9 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rclpy.ok():
             raise
     finally:
-        planner.stop("the planner ends")
+        if planner is not None:
+            planner.stop("the planner ends")
+            planner.destroy_node()
         executor.shutdown()
-        planner.destroy_node()
         rclpy.try_shutdown()
     return 0
 
