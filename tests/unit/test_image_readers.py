@@ -15,12 +15,14 @@ import pytest
 from PIL import Image
 from unit import miniature_data as mini
 from unit import miniature_videos
+from unit.travelling import arrived, packed
 
 from instructseg.core import BadInput
 from instructseg.data import benchmarks
 from instructseg.data.benchmarks import open_dataset
 from instructseg.data.readers import coco_index, image_files
 from instructseg.data.readers.coco_index import open_index
+from instructseg.data.readers.plain_pickles import read_plain_pickle
 from instructseg.data.samples import Dataset, Kind, NotOnDisk, Sample
 
 
@@ -38,7 +40,7 @@ def union(sample: Sample) -> np.ndarray:
 def rewrite(path: Path, change: Callable[[object], object]) -> None:
     """Change a JSON file or a pickle in place."""
     if path.suffix == ".p":
-        path.write_bytes(pickle.dumps(change(pickle.loads(path.read_bytes())), 2))
+        path.write_bytes(pickle.dumps(change(read_plain_pickle(path)), 2))
     else:
         path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
 
@@ -169,10 +171,9 @@ def test_nothing_is_read_before_it_is_looked_at_and_the_index_only_once(tmp_path
 def test_samples_and_sets_travel_to_other_processes_in_little_space(tmp_path: Path) -> None:
     mini.refcoco(tmp_path, splits={"train": 30})
     dataset = open_dataset("refcoco", tmp_path, "train")
-    packed = pickle.dumps(dataset[4])
-    assert len(packed) < 2000
-    np.testing.assert_array_equal(union(pickle.loads(packed)), union(dataset[4]))
-    again = pickle.loads(pickle.dumps(dataset))
+    assert len(packed(dataset[4])) < 2000
+    np.testing.assert_array_equal(union(arrived(dataset[4])), union(dataset[4]))
+    again = arrived(dataset)
     assert [s.id for s in samples(again)] == [s.id for s in samples(dataset)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from unit import miniature_videos as mini
+from unit.travelling import arrived
 
 from instructseg.core import BadInput
 from instructseg.data.benchmarks import identify, open_dataset
@@ -50,7 +50,7 @@ def test_what_was_written_is_read(storage: str, pictures: str, masks: str, tmp_p
     videos = mini.recording(tmp_path, storage=storage, pictures=pictures, masks=masks)
     seen = 0
     for split in ("train", "val"):
-        for sample in pickle.loads(pickle.dumps(open_dataset("recordings", tmp_path, split))):
+        for sample in arrived(open_dataset("recordings", tmp_path, split)):
             video = videos[sample.id.split("/")[0]]
             for index, stamp in enumerate(sample.footage.frames):
                 t = frame_of(stamp)

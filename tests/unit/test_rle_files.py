@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit import miniature_videos as mini
+from unit.travelling import arrived
 
 from instructseg.core import BadInput
 from instructseg.data.readers.rle_files import RleFile
@@ -31,7 +31,7 @@ def test_every_list_is_what_json_says(content, nested, indent, plain, tmp_path_f
     path = tmp_path_factory.mktemp("rle") / "masks.json"
     written = {key: {"masks_rle": value} for key, value in content.items()} if nested else content
     path.write_text(json.dumps(written, indent=indent, ensure_ascii=plain), "utf-8")
-    file = pickle.loads(pickle.dumps(RleFile(path)))
+    file = arrived(RleFile(path))
     assert file.keys() == set(content)
     for key, value in content.items():
         assert file.masks(key) == value
