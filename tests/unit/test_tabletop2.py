@@ -186,6 +186,27 @@ def test_attributes_and_negations_answer_as_a_reader_would(cases: dict[str, list
     assert read > 20
 
 
+def test_what_a_question_refers_to_is_the_second_phrase_of_its_slot(cases: dict[str, list[Case]]) -> None:
+    checked = collections.Counter()
+    for case in cases["train"]:
+        looks = things_of(case)
+        for q in case.questions:
+            if q.kind not in ("negation", "comparison", "relation") or q.detail in ("moved_most", "displaced"):
+                continue
+            (slot,) = q.slots
+            assert slot.phrases[0][1] == slot.candidates
+            assert frozenset().union(*(ids for _, ids in slot.phrases[1:])) == slot.anchors
+            assert len(slot.phrases) == (3 if q.detail == "between" else 2)
+            if q.kind == "negation":
+                said, place = slot.phrases[1][0], 0 if q.detail == "color" else 1
+                table = wordings.COLOR_WORDS if q.detail == "color" else wordings.NOUNS
+                (name,) = (name for name, words in table.items() if said in words)
+                assert slot.anchors <= {i for i, look in looks.items() if look[place] == name}
+                assert slot.anchors and slot.candidates - slot.anchors == slot.targets
+            checked[q.kind] += 1
+    assert min(checked[kind] for kind in ("negation", "comparison", "relation")) >= 2, checked
+
+
 def test_what_lies_on_or_in_something_is_over_it_and_rests_there(cases: dict[str, list[Case]]) -> None:
     found = 0
     for case in (case for some in cases.values() for case in some):

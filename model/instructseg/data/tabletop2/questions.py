@@ -12,6 +12,7 @@ from . import things
 from . import wordings as w
 from .absent import ABSENT_KINDS, IMITATES, AbsentWriter
 from .facts import WorldFacts
+from .phrases import Phrase
 from .world import World, scene_seed
 
 KINDS = (
@@ -224,7 +225,8 @@ class Questioner(AbsentWriter):
                 return None
             color = self.one_of(others).color
             phrase = self.write(facts, about.shape, None)
-            targets = same_shape - self.matching(facts, None, color, None)
+            excluded = self.matching(facts, None, color, None)
+            targets = same_shape - excluded
             form, without = self.say(w.NOT_COLOR, w.HELD_OUT_NOT_COLOR), self.one_of(w.COLOR_WORDS[color])
         else:
             others = [o for o in facts.named if o.color == about.color and o.shape != about.shape]
@@ -232,15 +234,13 @@ class Questioner(AbsentWriter):
                 return None
             shape = self.one_of(others).shape
             phrase = self.write(facts, None, about.color)
-            targets = same_color - self.matching(facts, shape, None, None)
+            excluded = self.matching(facts, shape, None, None)
+            targets = same_color - excluded
             form, without = self.say(w.NOT_SHAPE, w.HELD_OUT_NOT_SHAPE), self.one_of(w.NOUNS[shape])
         if len(targets) != 1:
             return None
-        return (
-            f"the {form.format(phrase.words, without)}",
-            (phrase.slot(targets),),
-            "color" if phrase.shape else "shape",
-        )
+        slot = phrase.slot(targets, Phrase(without, excluded))  # what it is not is what the text refers to
+        return f"the {form.format(phrase.words, without)}", (slot,), "color" if phrase.shape else "shape"
 
     def _returns(self, facts: WorldFacts) -> Draft:
         gone = [o for o in facts.named if o.id in facts.returning]
