@@ -16,10 +16,11 @@ import numpy as np
 from ..core import BadInput, Segmenter
 from ..data.scene import Episode
 from ..evaluation import tabletop_stream
-from ..evaluation.tabletop import SlotRecord, evaluate_tabletop, format_table, summarise
+from ..evaluation.tabletop import SlotRecord, cells, evaluate_tabletop, format_table, summarise
 from ..evaluation.timed_segmenter import Charges
 from ..training.bank import CLIP_TIMES, KEY, episode_sampler
 from . import evaluate_benchmark, evaluate_tabletop2
+from .answer_page import EvaluationPage, add_page_options, check_page
 from .failure_pictures import save_failures
 from .options import add_model_options, load_segmenter, positive_number, whole_number
 
@@ -61,6 +62,7 @@ def _add_tabletop(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument(name, type=whole_number(low, high), default=default, metavar="N", help=help_text)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write table, arguments and the worst answers")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write worst.png: the worst answers, worst first")
+    add_page_options(parser)
     _add_stream_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
@@ -112,7 +114,9 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     if a.stream:
         return _run_stream(arguments, segmenter)
     episodes = GeneratedEpisodes(a.source, a.split, a.episodes, a.seed, a.width, a.height)
-    records = evaluate_tabletop(segmenter, episodes, a.split, a.questions or QUESTIONS, a.seed)
+    page = EvaluationPage(a.page, a.page_limit) if a.page is not None else None
+    asked = a.split, a.questions or QUESTIONS, a.seed
+    records = evaluate_tabletop(segmenter, episodes, *asked, seen=page and page.add)
     table = summarise(records)
     print(format_table(table))
     worst = worst_records(records, WORST)
@@ -123,6 +127,8 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
         path = arguments.pictures / "worst.png"
         save_failures(path, segmenter, episodes, worst)
         print(f"written: {path}")
+    if page is not None:
+        print(f"written: {page.write(a, len(episodes), cells(table))}")
     return 0
 
 
@@ -180,6 +186,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Before minutes of work, not after."""
+    check_page(arguments)
     if arguments.stream and arguments.pictures is not None:
         raise BadInput("--pictures shows answers on single frames; leave it out, or leave out --stream")
     if not arguments.stream and (arguments.step_ms, arguments.ground_ms) != (None, None):

@@ -20,6 +20,7 @@ from ..data.tabletop2.world import KEY, TIMES
 from ..evaluation import tabletop2, tabletop2_stream
 from ..evaluation.tabletop_stream import stream_times
 from ..evaluation.timed_segmenter import Charges
+from .answer_page import EvaluationPage, add_page_options, check_page
 from .failure_pictures import save_failures
 from .options import add_model_options, load_segmenter, positive_number, whole_number
 
@@ -44,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument(name, type=whole_number(64, 1920), default=default, metavar="N", help=help_text)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write table, arguments and every answer")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write worst.png: the worst answers, worst first")
+    add_page_options(parser)
     group = parser.add_argument_group("causal evaluation")
     group.add_argument("--stream", action="store_true", help="charge latency: every question to a running camera")
     group.add_argument(
@@ -99,7 +101,8 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
         return _run_stream(a, cases, segmenter or load_segmenter(a))
     cases = RenderedCases(a.split, a.episodes, a.width, a.height)
     segmenter = segmenter or load_segmenter(a)
-    answers = tabletop2.evaluate_cases(segmenter, cases)
+    page = EvaluationPage(a.page, a.page_limit) if a.page is not None else None
+    answers = tabletop2.evaluate_cases(segmenter, cases, seen=page and page.add)
     table, absent = tabletop2.summarise(answers), tabletop2.absent_details(answers)
     print(tabletop2.format_table(table))
     print("absent targets refused: " + "; ".join(f"{name} {share}" for name, share in absent.items()))
@@ -111,6 +114,8 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
         path = a.pictures / "worst.png"
         save_failures(path, segmenter, cases, wrong[:WORST])
         print(f"written: {path}")
+    if page is not None:
+        print(f"written: {page.write(a, len(cases), tabletop2.cells(table))}")
     return 0
 
 
@@ -138,6 +143,7 @@ def _write(a: argparse.Namespace, content: dict[str, Any]) -> None:
 def _check(a: argparse.Namespace) -> None:
     """Before minutes of work, not after."""
     size_of(a.split, a.episodes)
+    check_page(a)
     if a.stream and a.pictures is not None:
         raise BadInput("--pictures shows answers on single frames; leave it out, or leave out --stream")
     if not a.stream and (a.step_ms, a.ground_ms) != (None, None):

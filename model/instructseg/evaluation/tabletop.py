@@ -9,7 +9,7 @@ asks).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,8 @@ from ..core import Clip, Frame, Instruction, Segmenter
 from ..data.instructions import KINDS, Question, QuestionWriter, SceneFacts
 from ..data.scene import Episode
 from ..training.bank import KEY
+
+NO_ANSWER = "no answer for this target"
 
 
 @dataclasses.dataclass
@@ -35,11 +37,15 @@ class SlotRecord:
     episode: int = 0  # index among the episodes
     slot: int = 0  # index among the targets that the text names
     targets: tuple[int, ...] = ()  # the right objects' ids in the instance images
+    reason: str = ""  # what the recipe says about its answer, of a refusal above all
 
     @property
     def error(self) -> float:
         """How wrong the answer is, 0..1: what is missing of a present target's mask, the score of a false alarm."""
         return 1.0 - self.iou if self.present else self.score * self.kept
+
+
+Seen = Callable[[SlotRecord, Episode, np.ndarray], None]  # an answer, its episode, its mask (H, W) on the key frame
 
 
 def mask_iou(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -55,9 +61,10 @@ def evaluate_tabletop(
     questions: int = 8,
     seed: int = 5,
     progress: bool = True,
+    seen: Seen | None = None,
 ) -> list[SlotRecord]:
     """Ask every episode ``questions`` questions on its clip up to the key frame; follow what was found on later
-    frames."""
+    frames. seen: is called with every answer."""
     writer = QuestionWriter(np.random.default_rng([seed, len(split)]), split)
     records: list[SlotRecord] = []
     bar = tqdm(episodes, desc="evaluating", disable=not progress, mininterval=2)
@@ -71,12 +78,12 @@ def evaluate_tabletop(
         instructions = [Instruction(str(i), q.text) for i, q in enumerate(asked)]
         groundings = segmenter.ground(Clip(tuple(encoded[: KEY + 1])), instructions)
         for question, grounding in zip(asked, groundings, strict=True):
-            records += _records(segmenter, number, episode, encoded, question, grounding.targets)
+            records += _records(segmenter, number, episode, encoded, question, grounding.targets, seen)
     return records
 
 
 def _records(
-    segmenter: Segmenter, number: int, episode: Episode, encoded, question: Question, targets
+    segmenter: Segmenter, number: int, episode: Episode, encoded, question: Question, targets, seen: Seen | None
 ) -> list[SlotRecord]:
     records = []
     for index, slot in enumerate(question.slots):
@@ -94,9 +101,19 @@ def _records(
                     ious.append(mask_iou(found.mask, truths[t]) if found.score >= 0.5 else 0.0)
             iou, later_iou = ious[0], min(ious[1:], default=ious[0])
         ids = tuple(sorted(slot.targets))
-        record = SlotRecord(question.kind, question.text, bool(ids), kept, score, iou, later_iou, number, index, ids)
+        reason = given.reason if given else NO_ANSWER
+        record = SlotRecord(
+            question.kind, question.text, bool(ids), kept, score, iou, later_iou, number, index, ids, reason
+        )
         records.append(record)
+        if seen is not None:
+            mask = segmenter.segment(encoded[KEY], [given.token])[0].mask if kept else _nothing(episode)
+            seen(record, episode, mask)
     return records
+
+
+def _nothing(episode: Episode) -> np.ndarray:
+    return np.zeros(episode.instances.shape[1:], bool)
 
 
 def summarise(records: list[SlotRecord]) -> dict[str, dict[str, float]]:
@@ -118,12 +135,16 @@ def summarise(records: list[SlotRecord]) -> dict[str, dict[str, float]]:
 
 
 def format_table(table: dict[str, dict[str, float]]) -> str:
+    return "\n".join(f"{kind:12}" + "".join(f"{c:>15}" for c in rest) for kind, *rest in cells(table))
+
+
+def cells(table: dict[str, dict[str, float]]) -> list[list[str]]:
+    """The heading and one row a kind, as texts."""
     columns = ("present", "absent", "mean_iou", "accuracy_0.5", "later_mean_iou", "kept", "rejected")
-    lines = [f"{'kind':12}" + "".join(f"{c:>15}" for c in columns)]
+    rows = [["kind", *columns]]
     for kind, row in table.items():
-        cells = (f"{row[c]:>15d}" if isinstance(row[c], int) else f"{row[c]:>15.3f}" for c in columns)
-        lines.append(f"{kind:12}" + "".join(cells))
-    return "\n".join(lines)
+        rows.append([kind, *(str(row[c]) if isinstance(row[c], int) else f"{row[c]:.3f}" for c in columns)])
+    return rows
 
 
 def _mean(values: list) -> float:

@@ -18,7 +18,7 @@ from ..data.tabletop2.questions import KINDS, Asked
 from . import intervals
 from .intervals import Estimate
 from .region_boundary import score_video
-from .tabletop import SlotRecord, mask_iou
+from .tabletop import NO_ANSWER, Seen, SlotRecord, mask_iou
 
 FOLLOWED = 0.5  # score from which on a followed target counts as shown
 
@@ -45,9 +45,11 @@ class Answer(SlotRecord):
 
 
 def evaluate_cases(
-    segmenter: Segmenter, cases: Iterable[tuple[int, Episode, Sequence[Asked]]], progress: bool = True
-) -> list[Answer]:
-    """Ask every scene its questions. cases: number of the scene, its frames, the questions."""
+    segmenter: Segmenter, cases: Iterable[tuple[int, Episode, Sequence[Asked]]], progress: bool = True,
+    seen: Seen | None = None,
+) -> list[Answer]:  # fmt: skip
+    """Ask every scene its questions. cases: number of the scene, its frames, the questions. seen: is called with every
+    answer."""
     answers: list[Answer] = []
     for number, episode, questions in tqdm(cases, desc="evaluating", disable=not progress, mininterval=2):
         frames = [
@@ -60,7 +62,10 @@ def evaluate_cases(
         for question, grounding in zip(questions, groundings, strict=True):
             for slot in range(len(question.slots)):
                 given = grounding.targets[slot] if slot < len(grounding.targets) else None
-                answers.append(_answer(segmenter, number, episode, encoded, question, slot, given))
+                answer, mask = _answer(segmenter, number, episode, encoded, question, slot, given)
+                answers.append(answer)
+                if seen is not None:
+                    seen(answer, episode, mask)
     return answers
 
 
@@ -72,7 +77,8 @@ def _answer(
     question: Asked,
     slot: int,
     given,
-) -> Answer:
+) -> tuple[Answer, np.ndarray]:
+    """The answer, and its mask ``(H, W)`` on the key frame."""
     targets = tuple(sorted(question.slots[slot].targets))
     kept = given is not None and not given.rejected
     truth = np.isin(episode.instances[episode.key :], targets)  # (T, H, W)
@@ -88,13 +94,14 @@ def _answer(
     ious = [mask_iou(mask, right) for mask, right, seen in zip(masks, truth, shown, strict=True) if seen]
     answer = Answer(
         question.kind, question.text, bool(targets), kept, given.score if given else 0.0, ious[0] if ious else 0.0,
-        min(ious[1:], default=0.0), number, slot, targets, question.about, question.detail,
+        min(ious[1:], default=0.0), number, slot, targets, given.reason if given else NO_ANSWER,
+        question.about, question.detail,
         hidden=int((~shown).sum()), false_masks=int(masks.any(axis=(1, 2))[~shown].sum()),
     )  # fmt: skip
     if shown.any():
         scores = score_video(masks[shown], truth[shown])
         answer.j, answer.f = scores.j, scores.f
-    return answer
+    return answer, masks[0]
 
 
 def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, Estimate | int]]:
@@ -141,17 +148,22 @@ def _figures(rows: list[Answer]) -> dict[str, Estimate | int]:
     }
 
 
-_COLUMNS = {"J&F": "j_and_f", "IoU": "iou", "acc@0.5": "accuracy_0.5", "T-acc": "t_acc", "N-acc": "n_acc", "F1": "f1"}
+COLUMNS = {"J&F": "j_and_f", "IoU": "iou", "acc@0.5": "accuracy_0.5", "T-acc": "t_acc", "N-acc": "n_acc", "F1": "f1"}
 
 
 def format_table(table: dict[str, dict[str, Estimate | int]], columns: dict[str, str] | None = None) -> str:
     """One line a type: numbers of present and absent targets, then value [95 % interval] of each figure."""
-    columns = columns or _COLUMNS
-    lines = [f"{'type':12}{'present':>8}{'absent':>8}" + "".join(f"{heading:>21}" for heading in columns)]
-    for kind, row in table.items():
-        cells = "".join(f"{row[key]!s:>21}" for key in columns.values())
-        lines.append(f"{kind:12}{row['present']:>8}{row['absent']:>8}{cells}")
+    lines = []
+    for kind, present, absent, *figures in cells(table, columns or COLUMNS):
+        lines.append(f"{kind:12}{present:>8}{absent:>8}" + "".join(f"{figure:>21}" for figure in figures))
     return "\n".join(lines)
+
+
+def cells(table: dict[str, dict[str, Estimate | int]], columns: dict[str, str] = COLUMNS) -> list[list[str]]:
+    """The heading and one row a type, as texts."""
+    names = ("present", "absent", *columns.values())
+    rows = [[kind, *(str(row[name]) for name in names)] for kind, row in table.items()]
+    return [["type", "present", "absent", *columns], *rows]
 
 
 def plain(table: dict[str, dict[str, Estimate | int]]) -> dict[str, dict]:
