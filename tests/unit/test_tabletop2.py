@@ -188,7 +188,7 @@ def test_attributes_and_negations_answer_as_a_reader_would(cases: dict[str, list
 
 def test_what_a_question_refers_to_is_the_second_phrase_of_its_slot(cases: dict[str, list[Case]]) -> None:
     checked = collections.Counter()
-    for case in cases["train"]:
+    for case in (case for split in ("train", "pairs", "textures", "cameras", "clutter") for case in cases[split]):
         looks = things_of(case)
         for q in case.questions:
             if q.kind not in ("negation", "comparison", "relation") or q.detail in ("moved_most", "displaced"):
