@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FETCHED = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt", "*.md")
 
 
-def resolve_checkpoint(checkpoint: str | Path, allow_file: bool = False) -> Path:
+def resolve_checkpoint(checkpoint: str | Path, allow_file: bool = False, fetched: Sequence[str] = FETCHED) -> Path:
     """The local folder of a checkpoint (or its file, where the layout is one file and ``allow_file`` says so).
 
-    A hub id (``owner/name``) is downloaded, because the user asked for it by name. Raises BadInput.
+    A hub id (``owner/name``) is downloaded, because the user asked for it by name. fetched: patterns of the files that
+    are taken from there. Raises BadInput.
     """
     if not str(checkpoint).strip():
         raise BadInput("the checkpoint's name is empty; give a folder, or a hub id of the form owner/name")
@@ -38,7 +40,7 @@ def resolve_checkpoint(checkpoint: str | Path, allow_file: bool = False) -> Path
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(checkpoint), allow_patterns=list(FETCHED)))
+        return Path(snapshot_download(str(checkpoint), allow_patterns=list(fetched)))
     except Exception as error:
         raise BadInput(
             f"checkpoint {str(checkpoint)!r} is no local folder and could not be fetched from the hub: {error}"

@@ -82,8 +82,7 @@ class VisualEncoder(nn.Module):
         x = (images - 0.45) / 0.25
         fine = self.stage2(F.pixel_unshuffle(x, 2))  # (B, C2, h/2, w/2)
         x4 = self.stage4(fine)
-        x8 = self.stage8(x4)
-        x16 = self.stage16(x8)
+        x8, x16 = self.deep_features(images, x4)
         up8 = F.interpolate(self.lateral16(x16), size=x8.shape[-2:], mode="nearest")
         context = F.relu(self.merge8(F.relu(x8 + up8)))  # (B, C8, h/8, w/8)
         up4 = F.interpolate(self.lateral8(context), size=x4.shape[-2:], mode="nearest")
@@ -92,3 +91,8 @@ class VisualEncoder(nn.Module):
         objectness = self.objectness(F.relu(fine + self.detail(shape)))[:, 0]
         votes = 16.0 * (instance[:, 1:] + 4.0)  # the bias start of -4 is the heat map's; votes start at zero
         return VisualMaps(fine, shape, context, instance[:, 0], votes, objectness, self.attributes(shape))
+
+    def deep_features(self, images: torch.Tensor, x4: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(B, C8, h/8, w/8)`` and ``(B, C16, h/16, w/16)``, from the images and their features at stride 4."""
+        x8 = self.stage8(x4)
+        return x8, self.stage16(x8)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 from torch import nn
 
 from ...core import BadInput
@@ -23,7 +23,9 @@ SPREAD = 0.5  # of new embeddings, relative to the known ones'
 
 def unknown_words(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[str, ...]:
     """Sorted words of the texts, as the tokenizer splits them, that it has no token for. Punctuation is no word; texts
-    that are no instruction are passed over."""
+    that are no instruction are passed over. A tokenizer of word pieces can spell every word."""
+    if not isinstance(tokenizer.model, models.WordLevel):
+        return ()
     found = set()
     for text in texts:
         try:
