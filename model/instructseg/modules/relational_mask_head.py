@@ -1,10 +1,9 @@
 """Light mask head: a target token chooses among a frame's object latents; their soft masks are the mask.
 
-The token asks three things of every latent: does it look like what the words name (``match``: appearance only, so
-that it holds on any later frame), does it do what the words say (motion, context), and how does it stand to the
-others (a relation network over pairs, Santoro et al. 2017, with the anchors and the rivals that the token points
-at). This is the project's own head; the light-decoder idea follows MLLMSeg (sec. 3.3): no second vision encoder,
-masks from the features that exist.
+The token says three things: which latents look like what the words name (``match``: appearance only, so that it holds
+on any later frame), which of the scene's concepts must hold of them (``choice``: a relation to what another word
+names, a place in an order, a doing, or none), and whether there is such a thing at all. This is the project's own
+head; the light-decoder idea follows MLLMSeg (sec. 3.3): no second vision encoder, masks from the features that exist.
 """
 
 from __future__ import annotations
@@ -13,10 +12,30 @@ import dataclasses
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .object_latents import ObjectLatents
+from .scene_concepts import DOINGS, ORDERS, RELATIONS, SceneConcepts
 
-PAIR = 7
+# Orders and the concept behind each, -1 = the other way round; places are counted from 0.
+RANKED = {
+    "left": ("left", 1), "right": ("left", -1), "front": ("front", 1), "behind": ("front", -1),
+    "biggest": ("biggest", 1), "smallest": ("biggest", -1), "tallest": ("tallest", 1), "moved_most": ("moved_most", 1),
+    "first": ("first", 1), "last": ("last", 1),
+}  # fmt: skip
+PLACES = 4
+COUNTED = ("left", "right", "front")  # orders in which one asks for the second, third, fourth
+# What a target slot can ask beside its noun phrase; the columns of ``choice``.
+CHOICES: tuple[tuple[str, str, int], ...] = (
+    ("none", "", 0),
+    *(("relation", name, 0) for name in RELATIONS),
+    ("between", "", 0),
+    ("without", "", 0),
+    *(("doing", name, 0) for name in DOINGS),
+    *(("order", name, 0) for name in RANKED),
+    *(("order", name, place) for name in COUNTED for place in range(1, PLACES)),
+)
+CHOICE = {name: column for column, name in enumerate(CHOICES)}
 
 
 @dataclasses.dataclass
@@ -25,24 +44,15 @@ class HeadScores:
 
     target: torch.Tensor  # (Q, K) the answer
     match: torch.Tensor  # (Q, K) the noun phrase alone
-    anchor: torch.Tensor  # (Q, K) what the relation refers to
-    pointer: torch.Tensor  # (Q, W + 1) which word names the anchor; the last column is "none does"
+    anchor: torch.Tensor  # (Q, K) what the relation refers to, or what is excluded
+    second: torch.Tensor  # (Q, K) the other one of "between"
+    pointer: torch.Tensor  # (Q, 2, W + 1) which words name the anchors; the last column is "none does"
+    choice: torch.Tensor  # (Q, CHOICES)
     presence: torch.Tensor  # (Q,) is there an answer at all
 
 
 def mlp(cin: int, hidden: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(cin, hidden), nn.ReLU(), nn.Linear(hidden, cout))
-
-
-def pair_geometry(geometry: torch.Tensor) -> torch.Tensor:
-    """``(B, K, GEOMETRY)`` to ``(B, K, K, PAIR)``: where j is as seen from i."""
-    d = geometry[:, None, :] - geometry[:, :, None]  # (B, K_i, K_j, GEOMETRY)
-    dx, dy, dsize = d[..., 0], d[..., 2], d[..., 5]
-    reach = 0.5 * (geometry[:, None, :, 5] + geometry[:, :, None, 5])
-    gap = (dx.square() + (1.3 * dy).square()).add(1e-6).sqrt() - reach
-    return torch.stack(
-        [dx * 4, dy * 4, dsize * 10, gap * 4, (dx * 30).tanh(), (dy * 30).tanh(), (dsize * 60).tanh()], -1
-    )
 
 
 class RelationalMaskHead(nn.Module):
@@ -57,12 +67,14 @@ class RelationalMaskHead(nn.Module):
         self.named = named
         self.ask = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * width), nn.ReLU())
         self.match_query = nn.Linear(2 * width, named + 1)
-        self.point_query, self.point_key = nn.Linear(2 * width, width + 1), nn.Linear(2 * width, width)
+        self.point_query = nn.ModuleList([nn.Linear(2 * width, width + 1) for _ in range(2)])
+        self.point_key = nn.Linear(2 * width, width)
+        self.choose = nn.Linear(2 * width, len(CHOICES))
+        self.amid = mlp(6, 32, 1)
         self.doing_query, self.doing_key = nn.Linear(2 * width, pair), mlp(motion + hidden, width, pair)
-        self.pair_query, self.pair_key = nn.Linear(2 * width, pair), nn.Linear(PAIR, pair)
-        self.pair_out = nn.Linear(pair, pair)
-        self.decide = mlp(2 * width + 3 * pair + 2, width, 1)
-        self.presence = mlp(2 * width + 6, 32, 1)
+        self.free = nn.Linear(pair, 1)
+        nn.init.zeros_(self.free.weight)
+        self.presence = mlp(2 * width + 8, 32, 1)
         self.scale = width**-0.5
 
     def question(self, token: torch.Tensor) -> torch.Tensor:
@@ -76,10 +88,14 @@ class RelationalMaskHead(nn.Module):
         return logits.masked_fill(~valid, -1e4)
 
     def point(self, question: torch.Tensor, words: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
-        """``(Q, 2W)`` questions over those ``(Q, L, 2W)`` of their words: logits ``(Q, L + 1)``, last = none."""
-        query = self.point_query(question)
-        logits = (self.point_key(words) @ query[..., :-1, None])[..., 0] * self.scale
-        return torch.cat([logits.masked_fill(~spoken, -1e4), query[..., -1:]], -1)
+        """``(Q, 2W)`` questions over those ``(Q, L, 2W)`` of their words: logits ``(Q, 2, L + 1)``, last = none."""
+        keys = self.point_key(words)
+        both = []
+        for point in self.point_query:
+            query = point(question)
+            logits = (keys @ query[..., :-1, None])[..., 0] * self.scale
+            both.append(torch.cat([logits.masked_fill(~spoken, -1e4), query[..., -1:]], -1))
+        return torch.stack(both, 1)
 
     def _anchor(self, pointer: torch.Tensor, words: torch.Tensor, latents: ObjectLatents) -> torch.Tensor:
         """Logits ``(Q, K)`` of being the thing a relation refers to: what the word pointed at names, if one is."""
@@ -98,47 +114,80 @@ class RelationalMaskHead(nn.Module):
         context: torch.Tensor,
         words: torch.Tensor,
         spoken: torch.Tensor,
+        concepts: SceneConcepts,
     ) -> HeadScores:
         """``(Q, hidden)`` tokens with the language model's own TRK-against-REJ logit ``(Q,)``; latents, motion codes
         and the contextual states ``(Q, K, ·)`` of each slot's key frame; the questions of the words ``(Q, L, 2W)`` and
-        which of them are no padding ``(Q, L)``."""
+        which of them are no padding ``(Q, L)``; what is true of each slot's scene."""
         question = self.question(token)
         valid = latents.valid
         match = self.match(question, latents.appearance, valid)
         pointer = self.point(question, words, spoken)
-        anchor = self._anchor(pointer, words, latents)
-        doing = torch.relu(
-            self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1))
-        )  # (Q, K, P)
-        pairs = pair_geometry(latents.geometry)  # (Q, K_i, K_j, PAIR)
-        pairs = torch.relu(self.pair_key(pairs) + self.pair_query(question)[:, None, None])  # (Q, K_i, K_j, P)
-        pairs = torch.relu(self.pair_out(pairs))
-        others = ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-        to_anchor = torch.sigmoid(anchor)[:, None, :, None] * (others & valid[:, None])[..., None]
-        to_rival = torch.sigmoid(match)[:, None, :, None] * (others & valid[:, None])[..., None]
-        from_anchors = (pairs * to_anchor).amax(2)  # (Q, K, P)
-        from_rivals = (pairs * to_rival).amax(2)
-        asked = question[:, None].expand(-1, valid.shape[1], -1)
-        evidence = [
-            asked,
-            doing,
-            from_anchors,
-            from_rivals,
-            match.clamp(-12, 12)[..., None],
-            anchor.clamp(-12, 12)[..., None],
-        ]
-        allowed = self.decide(torch.cat(evidence, -1))[..., 0]
-        target = (nn.functional.logsigmoid(match) + allowed).masked_fill(~valid, -1e4)  # a soft AND: both must agree
-        return HeadScores(target, match, anchor, pointer, self._present(question, said, target, match, anchor))
+        anchor = self._anchor(pointer[:, 0], words, latents)
+        second = self._anchor(pointer[:, 1], words, latents)
+        choice = self.choose(question)
+        holds = self._holds(latents, concepts, match, anchor, second)  # (Q, K, CHOICES) in 0..1
+        allowed = (holds * choice.softmax(-1)[:, None]).sum(-1)  # (Q, K)
+        doing = torch.relu(self.doing_query(question)[:, None] + self.doing_key(torch.cat([motion, context], -1)))
+        allowed = torch.logit(allowed.clamp(1e-3, 1 - 1e-3)) + self.free(doing)[..., 0]
+        target = (F.logsigmoid(match) + allowed).masked_fill(~valid, -1e4)  # a soft AND: both must agree
+        presence = self._present(question, said, target, match, (anchor, second), choice)
+        return HeadScores(target, match, anchor, second, pointer, choice, presence)
 
-    def _present(self, question, said, target, match, anchor) -> torch.Tensor:
+    def _holds(
+        self, latents: ObjectLatents, concepts: SceneConcepts, match: torch.Tensor, anchor: torch.Tensor,
+        second: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """How true each of the :data:`CHOICES` is of each latent, ``(Q, K, CHOICES)``."""
+        valid = latents.valid
+        others = (valid[:, None] & ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device))[..., None]
+        to_anchor = torch.sigmoid(anchor)  # (Q, K)
+        relations = (torch.sigmoid(concepts.relations) * (to_anchor[:, None, :, None] * others)).amax(2)
+        rivals = torch.sigmoid(match)[:, None, :, None] * others  # (Q, 1, K_j, 1) with K_i from others
+        before = torch.sigmoid(concepts.orders)  # (Q, K_i, K_j, O) i comes before j
+        worse = (before * rivals).sum(2)  # (Q, K, O) how many candidates come after i
+        count = rivals.sum(2)  # (Q, K, 1)
+        at = {}  # how many candidates come before i
+        for name, (concept, sign) in RANKED.items():
+            after = worse[..., ORDERS.index(concept)]
+            at[name] = count[..., 0] - after if sign > 0 else after
+        places = [_at_place(at[name], place) for kind, name, place in CHOICES if kind == "order"]
+        doings = torch.sigmoid(concepts.doings)
+        amid = torch.sigmoid(self._amid(latents.geometry, to_anchor, torch.sigmoid(second)))
+        columns = [torch.ones_like(match)[..., None], relations, amid[..., None], (1 - to_anchor)[..., None], doings]
+        return torch.cat([*columns, torch.stack(places, -1)], -1)
+
+    def _amid(self, geometry: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Logits ``(Q, K)`` of being between two anchors ``(Q, K)``, from where each stands on the table."""
+        spots = torch.stack([geometry[..., 0], 1.3 * geometry[..., 2]], -1)  # (Q, K, 2) foot in the picture
+        begin, end = (((w / w.sum(-1, keepdim=True).clamp(min=1e-3))[:, None] @ spots) for w in (one, other))
+        way, rest = end - begin, spots - begin  # (Q, 1, 2), (Q, K, 2)
+        length = way.square().sum(-1).add(1e-4).sqrt()  # (Q, 1)
+        part = (rest * way).sum(-1) / length.square()
+        aside = (rest[..., 0] * way[..., 1] - rest[..., 1] * way[..., 0]) / length
+        features = torch.stack(
+            [
+                (part - 0.5).abs().clamp(max=3) * 2, (part - 0.5).square().clamp(max=4), aside.abs() * 10,
+                length.expand_as(part) * 3, one * 4, other * 4,
+            ],
+            -1,
+        )  # fmt: skip
+        return self.amid(features)[..., 0]
+
+    def _present(self, question, said, target, match, anchors, choice) -> torch.Tensor:
         """Presence logit from what the language model said and from what the head found; both, because either alone
         ranks absent things worse (the words do not see small evidence, the evidence does not read the words)."""
-        rated = nn.functional.pad(target.clamp(-12, 12), (0, 1), value=-12.0)  # a frame may have a single slot in use
+        rated = F.pad(target.clamp(-12, 12), (0, 1), value=-12.0)  # a frame may have a single slot in use
         best = torch.topk(rated, 2, dim=-1).values
         top_match = match.clamp(-12, 12).amax(-1)
-        top_anchor = anchor.clamp(-12, 12).amax(-1)
+        tops = [anchor.clamp(-12, 12).amax(-1) for anchor in anchors]
         weight = torch.softmax(target.clamp(-12, 12), -1)
         agreed = (weight * match.clamp(-12, 12)).sum(-1)
-        facts = torch.stack([said, best[:, 0], best[:, 1], top_match, top_anchor, agreed], -1)
+        plain = 12 * choice.softmax(-1)[:, 0]  # nothing but the noun phrase is asked
+        facts = torch.stack([said, best[:, 0], best[:, 1], top_match, *tops, agreed, plain], -1)
         return self.presence(torch.cat([question, facts / 4], -1))[:, 0] + best[:, 0]
+
+
+def _at_place(rank: torch.Tensor, place: int) -> torch.Tensor:
+    """How well a number of things that come before, a sum of probabilities, is ``place``."""
+    return torch.exp(-2.0 * (rank - place).square())

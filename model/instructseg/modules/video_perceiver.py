@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .object_latents import ObjectLatents
+from .object_latents import GEOMETRY, ObjectLatents
 
 _LINK = 8  # features of a pair
+WAY = GEOMETRY + 1  # last columns of a motion code: how far the thing came since the oldest frame, and was it found
+MOTION_CODE = 32 + WAY
 
 
 class Association(nn.Module):
@@ -56,25 +58,31 @@ class Association(nn.Module):
 
 
 class VideoPerceiver(nn.Module):
-    """Motion codes ``(B, K, code)`` of the key frame's latents from the S - 1 earlier frames of the clip."""
+    """Motion codes ``(B, K, MOTION_CODE)`` of the key frame's latents from the S - 1 earlier frames of the clip.
 
-    def __init__(self, embedding: int, attributes: int, code: int = 32, motions: int = 5):
+    The last columns are measured, not learned: the key frame's geometry minus that in the oldest frame (as the picture
+    shows it, with the camera's motion), and 0..1 whether the thing was found there.
+    """
+
+    def __init__(self, embedding: int, attributes: int, motions: int = 5):
         super().__init__()
         self.association = Association(embedding, attributes)
         self.path = nn.Sequential(nn.Linear(9, 48), nn.ReLU(), nn.Linear(48, 48))
-        self.code = nn.Sequential(nn.ReLU(), nn.Linear(48, code))
-        self.motion = nn.Linear(code, motions)  # auxiliary: what the object is doing
+        self.code = nn.Sequential(nn.ReLU(), nn.Linear(48, MOTION_CODE - WAY))
+        self.motion = nn.Linear(MOTION_CODE, motions)  # auxiliary: what the object is doing
 
     def forward(self, key: ObjectLatents, past: list[ObjectLatents], seconds: torch.Tensor) -> torch.Tensor:
-        """``seconds`` ``(B, S - 1)``: how long before the key frame each past frame was taken; no past gives zero
-        paths."""
+        """``seconds`` ``(B, S - 1)``: how long before the key frame each past frame was taken, the oldest first; no
+        past gives zero paths."""
         b, k = key.valid.shape
         total = key.geometry.new_zeros(b, k, self.path[-1].out_features)
+        way = key.geometry.new_zeros(b, k, WAY)
         for s, frame in enumerate(past):
             share = self.association.logits(key.appearance, key.geometry, frame, seconds[:, s]).softmax(-1)
             found = share[..., :-1].sum(-1, keepdim=True)  # (B, K, 1)
             then = (share[..., :-1] @ frame.geometry) / found.clamp(min=1e-3)  # (B, K, GEOMETRY)
-            moved = (key.geometry - then)[..., [0, 1, 5]] * found  # x, y, size
+            step = (key.geometry - then) * found
+            moved = step[..., [0, 1, 5]]  # x, y, size
             seen = found[..., 0] * key.valid
             common = _weighted_median(moved[..., :2], seen)  # what everything shares is the camera's motion
             own = moved[..., :2] - common[:, None]
@@ -83,7 +91,9 @@ class VideoPerceiver(nn.Module):
                 [moved * 10, own * 10, own / speed * 5, found, speed.expand_as(found)], -1
             )  # (B, K, 9)
             total = total + self.path(features) * (found > 0.05)
-        return self.code(total / max(len(past), 1)) * key.valid[..., None]
+            if s == 0:
+                way = torch.cat([step, found], -1)
+        return torch.cat([self.code(total / max(len(past), 1)), way], -1) * key.valid[..., None]
 
 
 def _weighted_median(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..data.instructions import QuestionWriter
 from ..recipes.unified.modeling import UnifiedModel
 from .language_losses import think
 from .latent_bank import LatentBank
-from .questions import ask_every_scene
+from .questions import Asker, ask_every_scene
 
 
 @torch.inference_mode()
@@ -18,10 +17,12 @@ def presence_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Presence probabilities and labels of fresh questions about the bank's scenes."""
     model.eval()
-    writer = QuestionWriter(np.random.default_rng(seed))
+    writer = Asker(np.random.default_rng(seed))
     scores, labels = [], []
+    device = next(model.parameters()).device
+    placed = bank.to(device)
     for batch in ask_every_scene(bank, tokenizer, model.config, writer, questions):
-        presence = torch.sigmoid(think(model, bank, batch).scores.presence)
+        presence = torch.sigmoid(think(model, placed, batch.to(device)).scores.presence).cpu()
         scores.append(presence[batch.used].numpy())
         labels.append(batch.present[batch.used].numpy() > 0.5)
     return np.concatenate(scores), np.concatenate(labels)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ..modules.object_latents import ObjectLatents
 from ..modules.relational_mask_head import HeadScores
+from ..modules.scene_concepts import SceneConcepts
 from ..recipes.unified.modeling import Reasoning, UnifiedModel
 from .bank import CLIP_TIMES, KEY
 from .latent_bank import LatentBank
@@ -23,6 +24,7 @@ class Thought:
     motion: torch.Tensor  # (B, K, code)
     reasoning: Reasoning
     scores: HeadScores
+    concepts: SceneConcepts
 
 
 def think(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch, keep: torch.Tensor | None = None) -> Thought:
@@ -30,10 +32,12 @@ def think(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch, keep: tor
     kept = [t for t in range(KEY) if keep is None or bool(keep[t])]
     key = bank.frames(batch.rows, KEY)
     past = [bank.frames(batch.rows, t) for t in kept]
-    seconds = torch.tensor([CLIP_TIMES[KEY] - CLIP_TIMES[t] for t in kept]).expand(len(batch.rows), -1)
+    ages = [CLIP_TIMES[KEY] - CLIP_TIMES[t] for t in kept]
+    seconds = torch.tensor(ages, device=batch.rows.device).expand(len(batch.rows), -1)
     motion = model.perceiver(key, past, seconds)
     reasoning = model.reason(model.visual_tokens(key, motion), key.valid, batch.words, batch.scene)
-    return Thought(key, motion, reasoning, model.score(reasoning, key, motion, batch.scene))
+    concepts = model.concepts(key, motion)
+    return Thought(key, motion, reasoning, model.score(reasoning, key, motion, batch.scene, concepts), concepts)
 
 
 def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch) -> dict[str, torch.Tensor]:
@@ -47,7 +51,10 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     losses["target"] = 4.0 * balanced_bce(scores.target, batch.target, fair)
     losses["match"] = 2.0 * balanced_bce(scores.match, batch.match, fair)
     losses["anchor"] = 1.0 * balanced_bce(scores.anchor, batch.anchor, fair)
-    losses["pointer"] = F.cross_entropy(scores.pointer, batch.pointer, ignore_index=-1)
+    losses["pointer"] = F.cross_entropy(scores.pointer.flatten(0, 1), batch.pointer.flatten(), ignore_index=-1)
+    if (batch.choice >= 0).any():
+        losses["choice"] = F.cross_entropy(scores.choice, batch.choice, ignore_index=-1)
+    losses["concepts"] = 2.0 * _concept_loss(thought.concepts, bank.concepts(batch.rows))
     judged = batch.used & batch.seen
     losses["presence"] = 1.0 * F.binary_cross_entropy_with_logits(scores.presence[judged], batch.present[judged])
     later = bank.frames(batch.rows, batch.later_time)
@@ -62,10 +69,24 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     return losses
 
 
+def _concept_loss(concepts: SceneConcepts, labels: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Mean over the concepts, whatever their number of pairs: few things lie in or on others."""
+    total, counted = 0.0, 0
+    for logits, told in zip((concepts.relations, concepts.orders, concepts.doings), labels, strict=True):
+        logits, told = logits.flatten(0, -2), told.flatten(0, -2)  # (P, C)
+        known = told >= 0
+        loss = F.binary_cross_entropy_with_logits(
+            logits.clamp(-20, 20), told.clamp(min=0).float(), reduction="none", pos_weight=logits.new_tensor(2.0)
+        )
+        total = total + ((loss * known).sum(0) / known.sum(0).clamp(min=1)).sum()
+        counted += int(known.any(0).sum())
+    return total / max(counted, 1)
+
+
 def balanced_bce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Mean over what is ``counted`` (bool, or weights), of labels of which few are 1."""
     loss = F.binary_cross_entropy_with_logits(
-        logits.clamp(-30, 30), labels, reduction="none", pos_weight=torch.tensor(2.0)
+        logits.clamp(-30, 30), labels, reduction="none", pos_weight=logits.new_tensor(2.0)
     )
     return (loss * counted).sum() / counted.sum().clamp(min=1)
 
@@ -100,13 +121,13 @@ def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLa
         for o, t in zip(others, times, strict=True)
     ]
     shift = 0.01 * torch.randn(len(ids), 1, 6) * torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # places move, sizes stay
-    moved = dataclasses.replace(key, geometry=key.geometry + shift)
+    moved = dataclasses.replace(key, geometry=key.geometry + shift.to(key.geometry))
     for other, other_ids, dt in [*pairs, (moved, ids, 0.07)]:
         same = (ids[:, :, None] == other_ids[:, None]) & (ids > 0)[:, :, None]  # (B, K, K')
         nowhere = ~same.any(-1, keepdim=True)
         label = torch.cat([same, nowhere], -1).float().argmax(-1)
         logits = model.perceiver.association.logits(
-            key.appearance, key.geometry, other, torch.full((len(ids),), float(dt))
+            key.appearance, key.geometry, other, torch.full((len(ids),), float(dt), device=ids.device)
         )
         label = torch.where(ids > 0, label, -1)
         total = total + F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1)

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..data.instructions import Question, QuestionWriter
+from ..data.instructions import Question, QuestionWriter, SceneFacts, Slot
+from ..data.tabletop2.facts import WorldFacts
+from ..data.tabletop2.questions import Asked, Questioner
+from ..data.tabletop2.things import SPLITS
 from ..recipes.unified.modeling import END, REJ, TRK
 from ..recipes.unified.tokenizer import encode_words
 from .bank import CLIP_TIMES, KEY
+from .concept_labels import choice_of
 from .latent_bank import LatentBank
 
 
@@ -34,15 +38,42 @@ class LanguageBatch:
     kinds: list[str]
     phrases: torch.Tensor  # (P, 2) question and position of the last word of every noun phrase
     phrase_labels: torch.Tensor  # (P, K) what that phrase names by itself
-    pointer: torch.Tensor  # (R,) word that names the slot's anchor, W = none, -1 = slot not used
+    pointer: torch.Tensor  # (R, 2) words that name the slot's anchors, W = none, -1 = slot not used
+    choice: torch.Tensor  # (R,) column of the head's CHOICES, -1 = not told
+
+    def to(self, device: torch.device) -> LanguageBatch:
+        """The same batch with its tensors on another device."""
+        tensors = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return dataclasses.replace(self, **tensors)
+
+
+# Of a scene that can be asked nothing else.
+_NOTHING = Asked("the spoon", (Slot(frozenset(), frozenset()),), "absent", "class", "attribute")
+
+
+class Asker:
+    """Asks about scenes of both versions, each in its own way. split: whose wordings may be used.
+
+    wide: how often scenes of version 2 are asked in the wider wordings of training.
+    """
+
+    def __init__(self, rng: np.random.Generator, split: str = "train", wide: float = 0.0) -> None:
+        self._old, self._new = QuestionWriter(rng, split), Questioner(rng, SPLITS[split])
+
+    def ask(self, facts: SceneFacts | WorldFacts) -> Question:
+        if isinstance(facts, SceneFacts):
+            return self._old.ask(facts)
+        return self._new.draw(facts) or _NOTHING
 
 
 def make_batch(
-    bank: LatentBank, tokenizer, config, rng: np.random.Generator, scenes: int, questions: int
-) -> LanguageBatch:
-    writer = QuestionWriter(rng)
-    rows = rng.integers(len(bank), size=scenes)
-    asked = [(b, writer.ask(bank.facts[row])) for b, row in enumerate(rows) for _ in range(questions)]
+    bank: LatentBank, tokenizer, config, rng: np.random.Generator, scenes: int, questions: int, wide: float = 0.5,
+    rows: np.ndarray | None = None,
+) -> LanguageBatch:  # fmt: skip
+    """Fresh questions about scenes of the bank. rows: which, by default drawn evenly."""
+    asker = Asker(rng, wide=wide)
+    rows = rng.integers(len(bank), size=scenes) if rows is None else rows
+    asked = [(b, asker.ask(bank.facts[row])) for b, row in enumerate(rows) for _ in range(questions)]
     return collate(
         bank, tokenizer, config, torch.from_numpy(rows), asked, later_time=int(rng.integers(KEY + 1, len(CLIP_TIMES)))
     )
@@ -62,13 +93,15 @@ def collate(
     answers = torch.full((n, slots), END)
     rows_of: dict[str, list] = {"targets": [], "candidates": [], "anchors": []}
     used = torch.zeros(n, slots, dtype=torch.bool)
-    for i, (_, question) in enumerate(asked):
+    choice = torch.full((n, slots), -1)
+    for i, (b, question) in enumerate(asked):
         words[i, : len(texts[i])] = torch.tensor(texts[i])
         for s in range(slots):
             slot = question.slots[s] if s < len(question.slots) else None
             used[i, s] = slot is not None
             if slot is not None:
                 answers[i, s] = TRK if slot.targets else REJ
+                choice[i, s] = choice_of(question, slot, bank.facts[int(rows[b])])
             for name, column in rows_of.items():
                 column.append(getattr(slot, name) if slot else frozenset())
     scene = torch.tensor([b for b, _ in asked])
@@ -81,7 +114,7 @@ def collate(
     return LanguageBatch(
         rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
         present, seen, _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
-        *_phrases(asked, key_ids[::slots], used, words.shape[1]),
+        *_phrases(asked, key_ids[::slots], used, words.shape[1]), choice.flatten(),
     )  # fmt: skip
 
 
@@ -89,9 +122,9 @@ def _phrases(
     asked: list[tuple[int, Question]], key_ids: torch.Tensor, used: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where each noun phrase ends, ``(P, 2)`` (question, word), the latents ``(P, K)`` that it names by itself, and the
-    word ``(R,)`` that names each slot's anchor."""
+    words ``(R, 2)`` that name each slot's anchors."""
     places, sets = [], []
-    pointer = torch.where(used, width, -1)  # (N, S)
+    pointer = torch.where(used, width, -1)[..., None].repeat(1, 1, 2)  # (N, S, 2)
     for i, (_, question) in enumerate(asked):
         tokens, cursor = question.text.split(), 0
         for s, slot in enumerate(question.slots):
@@ -101,10 +134,10 @@ def _phrases(
                 cursor = next((k for k in starts if k >= cursor), starts[0]) + len(wanted)
                 places.append((i, cursor - 1))
                 sets.append(ids)
-                if nth == 1:  # the second phrase of a slot is what its relation refers to
-                    pointer[i, s] = cursor - 1
+                if nth in (1, 2):  # the further phrases of a slot are what its relation refers to
+                    pointer[i, s, nth - 1] = cursor - 1
     index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
-    return index, _labels(key_ids[index[:, 0]], sets), pointer.flatten()
+    return index, _labels(key_ids[index[:, 0]], sets), pointer.flatten(0, 1)
 
 
 def _labels(ids: torch.Tensor, wanted: list[frozenset[int]]) -> torch.Tensor:
@@ -115,7 +148,7 @@ def _labels(ids: torch.Tensor, wanted: list[frozenset[int]]) -> torch.Tensor:
 
 
 def ask_every_scene(
-    bank: LatentBank, tokenizer, config, writer: QuestionWriter, questions: int, limit: int | None = None
+    bank: LatentBank, tokenizer, config, writer: Asker, questions: int, limit: int | None = None
 ) -> Iterator[LanguageBatch]:
     """``questions`` fresh questions about each of the first ``limit`` scenes, in batches of 20 scenes."""
     count = min(len(bank), limit or len(bank))

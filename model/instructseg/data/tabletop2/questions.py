@@ -9,6 +9,7 @@ import numpy as np
 from ...core import BadInput
 from ..instructions import Question, Slot
 from . import things
+from . import wider_wordings as wide
 from . import wordings as w
 from .absent import ABSENT_KINDS, IMITATES, AbsentWriter
 from .facts import WorldFacts
@@ -20,6 +21,7 @@ KINDS = (
     "returns",
 )  # fmt: skip
 ABSENT_EACH = 3  # questions of the benchmark about what a scene does not show
+LONGEST = 40  # words of a question with wider wordings: what the default recipe reads
 _TRIES = 60
 Draft = tuple[str, tuple[Slot, ...], str] | None  # text, slots, detail; None: this draw does not work out
 
@@ -33,7 +35,11 @@ class Asked(Question):
 
 
 class Questioner(AbsentWriter):
-    """Asks about one scene after the other. axes: what is held out and may be used (``things.AXES``)."""
+    """Asks about one scene after the other.
+
+    axes: what is held out and may be used (``things.AXES``). wide: how often training hears one of the wordings of
+    ``wider_wordings`` instead; 0 for every question of the benchmark.
+    """
 
     def ask(self, facts: WorldFacts, kind: str | None = None, detail: str | None = None) -> Asked | None:
         """One question of this type, or of any; None where the scene answers none without ambiguity.
@@ -50,10 +56,13 @@ class Questioner(AbsentWriter):
                     draft = self.absent(facts, found)
                 else:
                     draft = getattr(self, f"_{name}")(facts)
-                if draft is not None:
-                    text, slots, found = draft
-                    about = IMITATES.get(found, found) if name == "absent" else name
-                    return Asked(self.carry(text), slots, name, found, about)
+                if draft is None:
+                    continue
+                text, slots, found = draft
+                about = IMITATES.get(found, found) if name == "absent" else name
+                carried = self.carry(text)
+                if not self.wide or _can_be_found(carried, text, slots):
+                    return Asked(carried, slots, name, found, about)
         return None
 
     def draw(self, facts: WorldFacts, absent_share: float = 0.4) -> Asked | None:
@@ -78,7 +87,7 @@ class Questioner(AbsentWriter):
         target = facts.extreme(phrase.ids, kind)
         if target is None:
             return None
-        text = self.say(w.SUPERLATIVES, w.HELD_OUT_SUPERLATIVES, kind).format(phrase.words)
+        text = self.say(w.SUPERLATIVES, w.HELD_OUT_SUPERLATIVES, wide.SUPERLATIVES, kind).format(phrase.words)
         return f"the {text}", (phrase.slot(frozenset({target})),), kind
 
     def _relation(self, facts: WorldFacts) -> Draft:
@@ -110,25 +119,39 @@ class Questioner(AbsentWriter):
         targets = frozenset(i for i, holds in verdicts.items() if holds)
         if None in verdicts.values() or len(targets) != 1 or (targets == rest and self.chance(0.8)):
             return None
-        words = self.say(w.BETWEEN, w.HELD_OUT_BETWEEN).format(f"the {first.words}", f"the {second.words}")
+        words = self.say(w.BETWEEN, w.HELD_OUT_BETWEEN, wide.BETWEEN).format(
+            f"the {first.words}", f"the {second.words}"
+        )
         slot = Slot(targets, phrase.ids, first.ids | second.ids,
                     ((phrase.words, phrase.ids), (first.words, first.ids), (second.words, second.ids)))  # fmt: skip
         return f"the {phrase.words} {words}", (slot,), "between"
 
     def _ordinal(self, facts: WorldFacts) -> Draft:
-        phrase, kind = self.phrase(facts, loose=True), self.one_of(tuple(w.ORDINAL_PHRASES))
+        phrase, table = self.phrase(facts, loose=True), (wide if self.wider() else w).ORDINAL_PHRASES
+        kind = self.one_of(tuple(table))
         if len(phrase.ids) < 3 or not self.may_name(phrase.shape, phrase.color):
             return None
         ranked = facts.ranked(phrase.ids, kind)
         if ranked is None:
             return None
         place = int(self.rng.integers(1, min(4, len(ranked))))
-        words = self.say(w.ORDINAL_PHRASES, w.HELD_OUT_ORDINAL_PHRASES, kind)
-        text = words.format(w.ORDINALS[place - 1], phrase.words)
+        if table is wide.ORDINAL_PHRASES:
+            phrase, text = self._wide_ordinal(facts, phrase, kind, place)
+        else:
+            words = self.say(w.ORDINAL_PHRASES, w.HELD_OUT_ORDINAL_PHRASES, w.ORDINAL_PHRASES, kind)
+            text = words.format(w.ORDINALS[place - 1], phrase.words)
         return f"the {text}", (phrase.slot(frozenset({ranked[place]})),), kind
 
+    def _wide_ordinal(self, facts: WorldFacts, phrase: Phrase, kind: str, place: int) -> tuple[Phrase, str]:
+        """place: 1 is the second. Some forms name all of them: "the third of the cups from the left"."""
+        form, ordinals = self.one_of(wide.ORDINAL_PHRASES[kind]), self.one_of(wide.ORDINALS)
+        if "{3}" in form:
+            phrase = self.write(facts, phrase.shape, phrase.color, phrase.size, plural=True)
+        return phrase, form.format(ordinals[place - 1], phrase.words, wide.NUMBERS[place - 1], phrase.words)
+
     def _use(self, facts: WorldFacts) -> Draft:
-        uses = w.HELD_OUT_USES if "phrasing" in self.axes and self.chance(0.6) else w.USES
+        uses = wide.USES if self.wider() else w.USES
+        uses = w.HELD_OUT_USES if "phrasing" in self.axes and self.chance(0.6) else uses
         present = {o.shape for o in facts.named}
         fitting = [text for text, shapes in uses.items() if present.intersection(shapes)]
         if not fitting:
@@ -148,16 +171,16 @@ class Questioner(AbsentWriter):
             return None
         if targets == phrase.ids and self.chance(0.8):
             return None
-        text = self.say(w.MOTIONS, w.HELD_OUT_MOTIONS, kind).format(phrase.words)
+        text = self.say(w.MOTIONS, w.HELD_OUT_MOTIONS, wide.MOTIONS, kind).format(phrase.words)
         return f"the {text}", (phrase.slot(targets),), kind
 
     def _comparison(self, facts: WorldFacts) -> Draft:
         phrase, kind = self.phrase(facts, loose=True), self.one_of(tuple(w.COMPARISONS))
         if not self.may_name(phrase.shape, phrase.color):
             return None
-        words = self.say(w.COMPARISONS, w.HELD_OUT_COMPARISONS, kind)
+        words = self.say(w.COMPARISONS, w.HELD_OUT_COMPARISONS, wide.COMPARISONS, kind)
         if kind in ("moved_most", "displaced"):
-            targets = self._moved(facts, phrase.ids, kind)
+            targets = self.moved(facts, phrase.ids, kind)
             if targets is None or len(targets) != 1 or targets == phrase.ids:
                 return None
             return f"the {words.format(phrase.words)}", (phrase.slot(targets),), kind
@@ -166,7 +189,7 @@ class Questioner(AbsentWriter):
             return None
         (other,) = anchor.ids
         rest = phrase.ids - anchor.ids
-        verdicts = {i: self._changed(facts, i, other, kind) for i in rest}
+        verdicts = {i: self.changed(facts, i, other, kind) for i in rest}
         targets = frozenset(i for i, holds in verdicts.items() if holds)
         if other in facts.events or None in verdicts.values() or len(targets) != 1 or (targets == rest):
             return None
@@ -174,7 +197,8 @@ class Questioner(AbsentWriter):
         return f"the {text}", (phrase.slot(targets, anchor),), kind
 
     @staticmethod
-    def _moved(facts: WorldFacts, ids: frozenset[int], kind: str) -> frozenset[int] | None:
+    def moved(facts: WorldFacts, ids: frozenset[int], kind: str) -> frozenset[int] | None:
+        """Which of ``ids`` moved the most (``moved_most``) or at all (``displaced``); None where one could argue."""
         ways = {i: facts.travelled(i) for i in ids}
         if kind == "displaced":
             return None if any(0.0 < way < 0.03 for way in ways.values()) else frozenset(i for i in ids if ways[i] > 0)
@@ -183,7 +207,7 @@ class Questioner(AbsentWriter):
         return frozenset(order[:1]) if clear else None
 
     @staticmethod
-    def _changed(facts: WorldFacts, a: int, b: int, kind: str) -> bool | None:
+    def changed(facts: WorldFacts, a: int, b: int, kind: str) -> bool | None:
         """Did a's place relative to b change in this way? None where one could argue."""
         if kind in ("nearer", "farther"):
             change = facts.distance_change(a, b) * (1 if kind == "farther" else -1)
@@ -198,11 +222,17 @@ class Questioner(AbsentWriter):
     def _plural(self, facts: WorldFacts) -> Draft:
         about = self.any_named(facts)
         noun, color = [(True, False), (False, True), (True, True), (True, False)][self.rng.integers(4)]
-        phrase = self.write(facts, about.shape if noun else None, about.color if color else None, plural=True)
+        singular = self.wider() and self.chance(0.25)  # "every cup"
+        phrase = self.write(facts, about.shape if noun else None, about.color if color else None, plural=not singular)
         if len(phrase.ids) < 2 or not self.may_name(phrase.shape, phrase.color):
             return None
-        forms = ["all the {}", "all {}", "the {}", "every one of the {}"]
-        forms += ["both {}", "the two {}"] if len(phrase.ids) == 2 else []
+        if singular:
+            forms = wide.EVERY
+        elif self.wider():
+            forms = wide.ALL_OF + wide.COUNTED.get(len(phrase.ids), ())
+        else:
+            forms = ["all the {}", "all {}", "the {}", "every one of the {}"]
+            forms += ["both {}", "the two {}"] if len(phrase.ids) == 2 else []
         return self.one_of(forms).format(phrase.words), (phrase.slot(phrase.ids),), "plural"
 
     def _union(self, facts: WorldFacts) -> Draft:
@@ -212,11 +242,14 @@ class Questioner(AbsentWriter):
         if len({p.ids for p in phrases}) < len(phrases):
             return None
         words = [f"the {p.words}" for p in phrases]
-        text = " and ".join(words) if len(words) == 2 else f"{words[0]} , {words[1]} and {words[2]}"
+        if self.wider():
+            text = self.one_of(wide.TWO if len(words) == 2 else wide.THREE).format(*words)
+        else:
+            text = " and ".join(words) if len(words) == 2 else f"{words[0]} , {words[1]} and {words[2]}"
         return text, tuple(p.slot(p.ids) for p in phrases), "union"
 
     def _negation(self, facts: WorldFacts) -> Draft:
-        about = self.any_named(facts)
+        about, anything = self.any_named(facts), False
         same_shape = frozenset(o.id for o in facts.named if o.shape == about.shape)
         same_color = self.matching(facts, None, about.color, None)
         if self.chance(0.6):
@@ -227,20 +260,31 @@ class Questioner(AbsentWriter):
             phrase = self.write(facts, about.shape, None)
             excluded = self.matching(facts, None, color, None)
             targets = same_shape - excluded
-            form, without = self.say(w.NOT_COLOR, w.HELD_OUT_NOT_COLOR), self.one_of(w.COLOR_WORDS[color])
+            forms = wide.NOT_COLOR + (wide.NOT_THE_COLORED if len(excluded & same_shape) == 1 else ())
+            form, without = self.say(w.NOT_COLOR, w.HELD_OUT_NOT_COLOR, forms), self.one_of(w.COLOR_WORDS[color])
         else:
             others = [o for o in facts.named if o.color == about.color and o.shape != about.shape]
             if not others:
                 return None
             shape = self.one_of(others).shape
+            anything = self.wider() and self.chance(0.3)  # "anything blue except the ball"
             phrase = self.write(facts, None, about.color)
+            if anything:
+                said = self.one_of(wide.OF_COLOR).format(self.one_of(w.COLOR_WORDS[about.color]))
+                phrase = dataclasses.replace(phrase, words=said)
             excluded = self.matching(facts, shape, None, None)
             targets = same_color - excluded
-            form, without = self.say(w.NOT_SHAPE, w.HELD_OUT_NOT_SHAPE), self.one_of(w.NOUNS[shape])
+            forms = wide.NOT_SHAPE + (wide.NOT_THE_SHAPE if len(excluded & same_color) == 1 else ())
+            forms = tuple(form for form in forms if not anything or form.startswith("{}"))
+            form = self.one_of(forms) if anything else self.say(w.NOT_SHAPE, w.HELD_OUT_NOT_SHAPE, forms)
+            without = self.one_of((wide if self.wider() else w).NOUNS[shape])
         if len(targets) != 1:
             return None
+        if self.wide and without[0] in "aeio":
+            form = form.replace(" a {}", " an {}")
         slot = phrase.slot(targets, Phrase(without, excluded))  # what it is not is what the text refers to
-        return f"the {form.format(phrase.words, without)}", (slot,), "color" if phrase.shape else "shape"
+        text = form.format(phrase.words, without)
+        return text if anything else f"the {text}", (slot,), "color" if phrase.shape else "shape"
 
     def _returns(self, facts: WorldFacts) -> Draft:
         gone = [o for o in facts.named if o.id in facts.returning]
@@ -250,6 +294,15 @@ class Questioner(AbsentWriter):
         if len(phrase.ids) != 1 or not self.may_name(phrase.shape, phrase.color):
             return None
         return self.the(phrase.words), (phrase.slot(phrase.ids),), "camera" if len(gone) > 1 else "object"
+
+
+def _can_be_found(carried: str, text: str, slots: tuple[Slot, ...]) -> bool:
+    """Training looks for noun phrases from the beginning of a text, so that what is said before ``text`` must not
+    hold the words of one ("can you see the can"); and it reads :data:`LONGEST` words."""
+    before = f" {carried[: carried.index(text)]}"
+    if len(carried.split()) > LONGEST:
+        return False
+    return not any(f" {words} " in before for slot in slots for words, _ in slot.phrases)
 
 
 def ask_world(world: World, facts: WorldFacts | None = None) -> list[Asked]:

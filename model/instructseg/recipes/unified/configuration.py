@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ...core import BadInput
-from ...data.scene import CLUTTER, COLORS, SHAPES, SIZES
+from ...data.scene import CLUTTER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +17,15 @@ class UnifiedConfig:
     channels: tuple[int, int, int, int] = (24, 48, 96, 128)  # encoder stages at stride 2, 4, 8, 16
     blocks: tuple[int, int, int, int] = (1, 1, 2, 2)
     pyramid: int = 48
-    slots: int = 16  # object latents per frame
+    slots: int = 20  # object latents per frame
     embedding: int = 24  # identity part of a latent's appearance
-    colors: tuple[str, ...] = tuple(COLORS)
-    shapes: tuple[str, ...] = (*SHAPES, CLUTTER)
-    sizes: tuple[str, ...] = SIZES
+    colors: tuple[str, ...] = (
+        "red", "green", "blue", "yellow", "orange", "purple", "white", "black", "brown", "pink", "grey",
+    )  # fmt: skip
+    shapes: tuple[str, ...] = (
+        "block", "ball", "can", "cone", "mug", "bowl", "bottle", "plate", "box", "banana", "key", CLUTTER,
+    )  # fmt: skip
+    sizes: tuple[str, ...] = ("small", "large", "tall", "flat")
     sparse_frames: int = 4  # frames of a clip, the newest is the key frame
     horizon_s: float = 1.5
     max_words: int = 40

@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaModel
 from ...modules.object_latents import GEOMETRY, ObjectLatents
 from ...modules.perception import Perception
 from ...modules.relational_mask_head import HeadScores, RelationalMaskHead
-from ...modules.video_perceiver import VideoPerceiver
+from ...modules.scene_concepts import ConceptNetwork, SceneConcepts
+from ...modules.video_perceiver import MOTION_CODE, VideoPerceiver
 from .configuration import UnifiedConfig
 
-MOTION_CODE = 32
 TRK, REJ, END = 0, 1, 2  # answers of a slot: a target, a refusal, no further target
 
 
@@ -41,7 +41,8 @@ class UnifiedModel(nn.Module):
         self.config = config
         named = len(config.colors) + len(config.shapes) + len(config.sizes)
         self.perception = Perception(config)
-        self.perceiver = VideoPerceiver(config.embedding, named, MOTION_CODE)
+        self.perceiver = VideoPerceiver(config.embedding, named)
+        self.concepts = ConceptNetwork(named)
         self.latent_embedding = nn.Linear(named + 5 * GEOMETRY + MOTION_CODE, config.hidden)
         self.slot_embedding = nn.Parameter(torch.randn(config.max_targets, config.hidden) * 0.05)
         self.language = LlamaModel(
@@ -93,8 +94,12 @@ class UnifiedModel(nn.Module):
         context = prefix.last_hidden_state[scene]  # (N, K, hidden)
         return Reasoning(states, self.answer(states), context[:, :k], hidden[:, : words.shape[1]], said)
 
-    def score(self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor) -> HeadScores:
-        """Every slot of every instruction on its key frame, flattened to N * S rows."""
+    def score(
+        self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor,
+        concepts: SceneConcepts | None = None,
+    ) -> HeadScores:  # fmt: skip
+        """Every slot of every instruction on its key frame, flattened to N * S rows. concepts: of the B scenes, where
+        they are known already."""
         slots = reasoning.states.shape[1]
         rows = scene.repeat_interleave(slots)
         latents = ObjectLatents(
@@ -104,7 +109,8 @@ class UnifiedModel(nn.Module):
         context = reasoning.context.repeat_interleave(slots, 0)
         words = self.head.question(reasoning.words).repeat_interleave(slots, 0)
         spoken = reasoning.spoken.repeat_interleave(slots, 0)
-        return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context, words, spoken)
+        true = (concepts or self.concepts(key, motion)).rows(rows)
+        return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context, words, spoken, true)
 
 
 def prefix_mask(valid: torch.Tensor) -> torch.Tensor:

@@ -53,7 +53,8 @@ def forgetting_loss(
         + 4.0 * _yes_or_no(finds.target, found.target, latents)
         + 2.0 * _yes_or_no(finds.match, found.match, latents)
         + _yes_or_no(finds.anchor, found.anchor, latents)
-        + _choice(finds.pointer, found.pointer, used)
+        + _choice(finds.pointer[:, 0], found.pointer[:, 0], used)
+        + _choice(finds.choice, found.choice, used)
         + _yes_or_no(finds.presence, found.presence, used)
     )
 
