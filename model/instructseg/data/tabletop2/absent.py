@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..instructions import Slot
-from . import things
+from . import things, wider_wordings
 from . import wordings as w
 from .facts import WorldFacts
 from .phrases import Phrase, PhraseWriter
@@ -38,7 +38,7 @@ class AbsentWriter(PhraseWriter):
         return frozenset(i for i, holds in verdicts.items() if holds)
 
     def relation_text(self, phrase: Phrase, anchor: Phrase, kind: str) -> str:
-        words = self.say(w.RELATIONS, w.HELD_OUT_RELATION_WORDS, kind)
+        words = self.say(w.RELATIONS, w.HELD_OUT_RELATION_WORDS, wider_wordings.RELATIONS, kind)
         return f"{self.the(phrase.words)} {words} the {anchor.words}"
 
     @staticmethod
@@ -71,8 +71,8 @@ class AbsentWriter(PhraseWriter):
     def _no_class(self, facts: WorldFacts) -> Found:
         color = self.any_named(facts).color if self.chance(0.5) else None
         if self.chance(0.4):
-            noun = self.say(w.FOREIGN_NOUNS, w.HELD_OUT_FOREIGN_NOUNS)
-            return self._nothing(f"{color} {noun}" if color else noun)
+            noun = self.say(w.FOREIGN_NOUNS, w.HELD_OUT_FOREIGN_NOUNS, wider_wordings.FOREIGN_NOUNS)
+            return self._nothing(self._colored(color, noun))
         shape = self.one_of(things.SHAPES)
         if any(o.shape == shape for o in facts.objects) or not self.may_name(shape, color):
             return None
@@ -87,12 +87,12 @@ class AbsentWriter(PhraseWriter):
 
     def _no_look_alike(self, facts: WorldFacts) -> Found:
         about = self.any_named(facts)
-        name = self.one_of(w.LOOK_ALIKES[about.shape])
+        name = self.one_of((wider_wordings if self.wider() else w).LOOK_ALIKES[about.shape])
         shape = name if name in things.SHAPES else None
         color = about.color if self.chance(0.6) else None
         if shape and (any(o.shape == shape for o in facts.objects) or not self.may_name(shape, color)):
             return None
-        return self._nothing(self.words(shape, color) if shape else f"{color} {name}" if color else name)
+        return self._nothing(self.words(shape, color) if shape else self._colored(color, name))
 
     def _no_motion(self, facts: WorldFacts) -> Found:
         phrase, kind = self.phrase(facts), self.one_of(("any", "left", "right", "toward", "away", "pushed"))
@@ -100,8 +100,13 @@ class AbsentWriter(PhraseWriter):
             return None
         if self.doing(facts, phrase.ids, kind) != frozenset():
             return None
-        text = self.say(w.MOTIONS, w.HELD_OUT_MOTIONS, kind).format(phrase.words)
+        text = self.say(w.MOTIONS, w.HELD_OUT_MOTIONS, wider_wordings.MOTIONS, kind).format(phrase.words)
         return f"the {text}", (phrase.slot(frozenset()),)
+
+    def _colored(self, color: str | None, noun: str) -> str:
+        if color and self.wider():
+            color = self.one_of(wider_wordings.COLOR_WORDS[color])
+        return f"{color} {noun}" if color else noun
 
     def _nothing(self, words: str) -> tuple[str, tuple[Slot, ...]]:
         slot = Slot(frozenset(), frozenset(), phrases=((words, frozenset()),))

@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from ...core import BadInput
 from .. import scene
 from ..instructions import Slot
-from . import things
+from . import things, wider_wordings
 from . import wordings as w
 from .facts import WorldFacts
 
@@ -32,10 +33,19 @@ class Phrase:
 
 
 class PhraseWriter:
-    """Draws phrases. axes: what is held out and may be used (``things.AXES``)."""
+    """Draws phrases. axes: what is held out and may be used (``things.AXES``).
 
-    def __init__(self, rng: np.random.Generator, axes: Axes):
-        self.rng, self.axes = rng, axes
+    wide: how often a wording is one of ``wider_wordings``, which only training may draw. At 0 nothing is drawn for it:
+    questions are those of the benchmark.
+    """
+
+    def __init__(self, rng: np.random.Generator, axes: Axes, wide: float = 0.0):
+        if not 0.0 <= wide <= 1.0 or (wide and "phrasing" in axes):
+            raise BadInput(
+                "wide must be a probability, and 0 where phrasing is held out: the wider wordings are for training; "
+                f"got {wide!r} with the axes {sorted(axes)}"
+            )
+        self.rng, self.axes, self.wide = rng, axes, wide
 
     def one_of(self, options):
         """Any of them."""
@@ -44,8 +54,17 @@ class PhraseWriter:
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
-    def say(self, table, held_out, name=None):
-        """A wording: of ``table[name]``, or of ``held_out[name]`` half of the time where phrasing is held out."""
+    def wider(self) -> bool:
+        """Is the next wording one of the wider ones?"""
+        return self.wide > 0 and self.chance(self.wide)
+
+    def say(self, table, held_out, wider, name=None):
+        """A wording: of ``table[name]``, or of ``held_out[name]`` half of the time where phrasing is held out.
+
+        wider: what takes the place of ``table`` as often as :attr:`wide` says.
+        """
+        if self.wider():
+            return self.one_of(wider if name is None else wider[name])
         usual, new = (table, held_out) if name is None else (table[name], held_out.get(name, ()))
         use_new = "phrasing" in self.axes and new and self.chance(0.5)
         return self.one_of(tuple(new) if use_new else tuple(usual))
@@ -77,13 +96,19 @@ class PhraseWriter:
         return Phrase(words, self.matching(facts, shape, color, size), shape, color, size)
 
     def words(self, shape: str | None, color: str | None, size: str | None = None, plural: bool = False) -> str:
-        """size, colour, noun."""
-        noun = self.say(w.NOUNS, w.HELD_OUT_NOUNS, shape) if shape else self.say(w.ANYTHING, w.HELD_OUT_ANYTHING)
+        """size, colour, noun; now and then the colour comes after the noun where wider wordings may be drawn."""
+        if shape:
+            noun = self.say(w.NOUNS, w.HELD_OUT_NOUNS, wider_wordings.NOUNS, shape)
+        else:
+            noun = self.say(w.ANYTHING, w.HELD_OUT_ANYTHING, wider_wordings.ANYTHING)
         parts = [
-            self.say(w.SIZE_WORDS, w.HELD_OUT_SIZE_WORDS, size) if size else None,
-            self.say(w.COLOR_WORDS, w.HELD_OUT_COLOR_WORDS, color) if color else None,
-            w.plural(noun) if plural else noun,
+            self.say(w.SIZE_WORDS, w.HELD_OUT_SIZE_WORDS, wider_wordings.SIZE_WORDS, size) if size else None,
+            self.say(w.COLOR_WORDS, w.HELD_OUT_COLOR_WORDS, wider_wordings.COLOR_WORDS, color) if color else None,
+            wider_wordings.plural(noun) if plural else noun,
         ]
+        if color and " " not in noun and self.wider() and self.chance(0.25):
+            forms = wider_wordings.COLORED if plural else wider_wordings.COLORED + wider_wordings.COLORED_ONE
+            parts[1:] = [self.one_of(forms).format(self.one_of(w.COLOR_WORDS[color]), parts[2])]
         return " ".join(part for part in parts if part)
 
     def may_name(self, shape: str | None, color: str | None) -> bool:
@@ -101,6 +126,8 @@ class PhraseWriter:
         """With an article, mostly."""
         if words.startswith(("something", "what ", "a ", "an ")):
             return words
+        if self.wider() and self.chance(0.12):
+            return f"{self.one_of(wider_wordings.DETERMINERS)} {words}"
         roll = self.rng.random()
         if roll < 0.06:
             return words
@@ -108,7 +135,9 @@ class PhraseWriter:
 
     def carry(self, text: str) -> str:
         """What is said around it."""
-        return self.say(w.CARRIERS, w.HELD_OUT_CARRIERS).format(text)
+        if self.wider():
+            return wider_wordings.draw_carrier(self.one_of).format(text)
+        return self.say(w.CARRIERS, w.HELD_OUT_CARRIERS, w.CARRIERS).format(text)
 
     @staticmethod
     def _size_is_clear(facts: WorldFacts, about: scene.SceneObject) -> bool:
