@@ -4,19 +4,21 @@ configuration, the published systems on data sets."""
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..core import BadInput
-from ..training.plan import SMOKE, TrainingPlan, is_whole
+from ..training.plan import SMOKE, TrainingPlan, joined, plan_of, read_plan, with_settings
+from ..training.stopping import StopRequest, TrainingPaused
+from .options import positive_number
 
 DESCRIPTION = """With CONFIG: fine-tune a recipe on data sets, as that file says (docs/training.md).
-Without: train the default recipe from nothing on scenes that are generated first; every step resumes where it was
-stopped, run the same command again; values come from --smoke, then --config, then the plan's options below."""
+Without: train the default recipe from nothing on scenes that are generated first (docs/training_default.md); every step
+resumes where it was stopped, run the same command again; values come from --smoke, then --plan, then --set.
+Exit code 75: --stop-after came before the end, 130: SIGTERM did; what is done is saved."""
+NOT_FINISHED, SIGNALLED = 75, 130
+OWN = ("plan", "settings", "smoke", "stop_after")  # what belongs to the default recipe's training
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,19 +29,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="scenes, states, log and checkpoint")
     parser.add_argument("--resume", action="store_true", help="with CONFIG: go on from the last state in --out")
     parser.add_argument("--export", action="store_true", help="with CONFIG: only export the last state in --out")
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a plan, with the names below as keys")
-    small = ", ".join(f"{name} {value}" for name, value in SMOKE.items())
-    parser.add_argument("--smoke", action="store_true", help=f"a tiny run that shows that everything works: {small}")
-    group = parser.add_argument_group("training plan")
-    for field in dataclasses.fields(TrainingPlan):
-        group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=field.name,
-            type=int if is_whole(field) else float,
-            metavar="N" if is_whole(field) else "MIN",
-            default=argparse.SUPPRESS,
-            help=f"{field.metadata['help']} (default: {field.default})",
-        )
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="YAML; without: config/training/default.yaml")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="a value of the plan, as perception.minutes=90 or scenes.tabletop2=600; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--smoke", action="store_true", help="a tiny plan that shows that everything works")
+    parser.add_argument(
+        "--stop-after", type=positive_number(60 * 24 * 365), metavar="MINUTES",
+        help="end this call after that time with a saved state; the same command goes on",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -48,23 +47,30 @@ def run(arguments: argparse.Namespace) -> int:
         return finetune(arguments)
     if arguments.resume or arguments.export:
         raise BadInput("--resume and --export need a CONFIG; the default recipe resumes by itself")
-    plan = plan_of(arguments)
+    stop = StopRequest(arguments.stop_after)
+    plan = plan_from(arguments)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise BadInput(f"--out {arguments.out} is a file; give a folder")
     arguments.out.mkdir(parents=True, exist_ok=True)
     log_to(arguments.out / "train.log")
-    logging.getLogger(__name__).info("training plan: %s", dataclasses.asdict(plan))
+    logging.getLogger(__name__).info("training plan: %s", plan.as_table())
     from ..training.run import run_training
 
-    checkpoint = run_training(arguments.out, plan)
+    try:
+        checkpoint = run_training(arguments.out, plan, stop=stop)
+    except TrainingPaused as paused:
+        print(f"not finished: {paused}; run the same command again to go on")
+        return SIGNALLED if stop.signalled.is_set() else NOT_FINISHED
     print(f"checkpoint: {checkpoint}")
-    print(f"next: instructseg eval tabletop --checkpoint {checkpoint}")
+    print(f"next: instructseg eval tabletop2 --checkpoint {checkpoint}")
     return 0
 
 
 def finetune(arguments: argparse.Namespace) -> int:
     """A published recipe as a configuration says."""
-    given = sorted({field.name for field in dataclasses.fields(TrainingPlan)} & set(vars(arguments)))
-    if given or arguments.smoke or arguments.config is not None:
-        name = given[0].replace("_", "-") if given else "smoke" if arguments.smoke else "config"
+    given = [name for name in OWN if getattr(arguments, name)]
+    if given:
+        name = given[0].replace("_", "-").replace("settings", "set")
         raise BadInput(f"--{name} belongs to the default recipe's training; with a CONFIG, write what you want there")
     from ..training.finetuning.configuration import read_config as read_run_config
 
@@ -89,7 +95,7 @@ def finetune(arguments: argparse.Namespace) -> int:
         return 0
     if checkpoint is None:
         print(f"stopped with a saved state; go on with --resume and --out {arguments.out}")
-        return 130
+        return SIGNALLED
     print(f"checkpoint: {checkpoint}")
     # GSVA's base lies in the checkpoint now; other options are needed as before.
     options = "".join(f" --option {key}={value}" for key, value in config.options.items() if key != "base")
@@ -98,29 +104,12 @@ def finetune(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(arguments: argparse.Namespace) -> TrainingPlan:
-    """The plan that the options, the file and --smoke make together. Raises BadInput."""
+def plan_from(arguments: argparse.Namespace) -> TrainingPlan:
+    """The plan that --smoke, the file and the settings make together. Raises BadInput."""
     values: dict[str, Any] = dict(SMOKE) if arguments.smoke else {}
-    if arguments.config is not None:
-        values |= read_config(arguments.config)
-    given = vars(arguments)
-    values |= {f.name: given[f.name] for f in dataclasses.fields(TrainingPlan) if f.name in given}
-    return TrainingPlan.from_dict(values)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file. Raises BadInput naming the file."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"--config {path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise BadInput(f"--config {path} must hold lines of the form 'key: value'; got {type(values).__name__}")
-    try:
-        TrainingPlan.from_dict({"flat_episodes": 1} | values)
-    except BadInput as error:
-        raise BadInput(f"--config {path}: {error}") from None
-    return values
+    if arguments.plan is not None:
+        values = joined(values, read_plan(arguments.plan))
+    return plan_of(with_settings(values, arguments.settings))
 
 
 def log_to(path: Path, quiet: bool = False) -> None:

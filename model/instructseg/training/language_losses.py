@@ -12,6 +12,7 @@ from ..modules.relational_mask_head import HeadScores
 from ..modules.scene_concepts import SceneConcepts
 from ..recipes.unified.modeling import Reasoning, UnifiedModel
 from .bank import CLIP_TIMES, KEY
+from .labelled import labelled_cross_entropy
 from .latent_bank import LatentBank
 from .questions import LanguageBatch
 
@@ -51,12 +52,13 @@ def language_losses(model: UnifiedModel, bank: LatentBank, batch: LanguageBatch)
     losses["target"] = 4.0 * balanced_bce(scores.target, batch.target, fair)
     losses["match"] = 2.0 * balanced_bce(scores.match, batch.match, fair)
     losses["anchor"] = 1.0 * balanced_bce(scores.anchor, batch.anchor, fair)
-    losses["pointer"] = F.cross_entropy(scores.pointer.flatten(0, 1), batch.pointer.flatten(), ignore_index=-1)
+    losses["pointer"] = labelled_cross_entropy(scores.pointer.flatten(0, 1), batch.pointer.flatten())
     if (batch.choice >= 0).any():
-        losses["choice"] = F.cross_entropy(scores.choice, batch.choice, ignore_index=-1)
+        losses["choice"] = labelled_cross_entropy(scores.choice, batch.choice)
     losses["concepts"] = 2.0 * _concept_loss(thought.concepts, bank.concepts(batch.rows))
     judged = batch.used & batch.seen
-    losses["presence"] = 1.0 * F.binary_cross_entropy_with_logits(scores.presence[judged], batch.present[judged])
+    presence = F.binary_cross_entropy_with_logits(scores.presence[judged], batch.present[judged], reduction="sum")
+    losses["presence"] = presence / judged.sum().clamp(min=1)
     later = bank.frames(batch.rows, batch.later_time)
     question = model.head.question(reasoning.states.flatten(0, 1))
     again = model.head.match(question, later.appearance[of_row], later.valid[of_row])
@@ -105,7 +107,7 @@ def _motion_loss(model, bank, batch, motion, whole_clip: bool) -> torch.Tensor:
     ids = bank.covered(batch.rows, KEY)
     label = bank.motions[batch.rows].gather(1, ids)
     label = torch.where(ids > 0, label, -1)
-    loss = F.cross_entropy(model.perceiver.motion(motion).flatten(0, 1), label.flatten(), ignore_index=-1)
+    loss = labelled_cross_entropy(model.perceiver.motion(motion).flatten(0, 1), label.flatten())
     return loss * (1.0 if whole_clip else 0.3)
 
 
@@ -130,5 +132,5 @@ def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLa
             key.appearance, key.geometry, other, torch.full((len(ids),), float(dt), device=ids.device)
         )
         label = torch.where(ids > 0, label, -1)
-        total = total + F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1)
+        total = total + labelled_cross_entropy(logits.flatten(0, 1), label.flatten())
     return total / (len(pairs) + 1)

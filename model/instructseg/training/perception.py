@@ -8,24 +8,24 @@ masks, because point samples shift them by half a pixel.
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ..data.scene import Episode
 from ..modules.object_latents import pixel_grid
 from ..modules.perception import Perception
-from .bank import EpisodeBank
+from .bank import EpisodeBank, shards_below
+from .labelled import labelled_cross_entropy
 from .recolouring import recolour
-from .state import save_state, weight_average
+from .shares import draw_rows
+from .stage import Drawn, Running, Schedule, Stage
+from .state import weight_average
 
-log = logging.getLogger(__name__)
-MAX_OBJECTS = 12
+MAX_OBJECTS = 20
 MIN_AREA = 12.0  # pixels at encoder resolution below which an object is not asked for
 
 
@@ -36,6 +36,10 @@ class PerceptionBatch:
     images: torch.Tensor  # (2B, 3, H, W) in 0..1
     instances: torch.Tensor  # (2B, H, W) int64
     labels: torch.Tensor  # (2B, MAX_OBJECTS, 3) colour, shape, size
+
+    def to(self, device: torch.device) -> PerceptionBatch:
+        """The same batch on another device."""
+        return PerceptionBatch(self.images.to(device), self.instances.to(device), self.labels.to(device))
 
 
 def make_batch(episodes: list[Episode], rng: np.random.Generator, config, augment: bool = True) -> PerceptionBatch:
@@ -72,10 +76,10 @@ def jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return x.clamp(0, 1)
 
 
-def perception_losses(model: Perception, batch: PerceptionBatch) -> dict[str, torch.Tensor]:
-    """Named losses, already weighted."""
+def perception_losses(model: Perception, batch: PerceptionBatch, precision: str = "bf16") -> dict[str, torch.Tensor]:
+    """Named losses, already weighted. precision: of the encoder, ``fp32`` or ``bf16``; the rest is in float32."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         maps = model.encoder(images)
     maps = type(maps)(*(getattr(maps, f.name).float() for f in dataclasses.fields(maps)))
     ids = torch.arange(1, MAX_OBJECTS + 1, device=images.device)
@@ -136,13 +140,8 @@ def _dense_attribute_loss(model, logits, labels, owner, inside) -> torch.Tensor:
     picked = torch.where(inside.flatten(1)[..., None], picked, -1)
     total = logits.new_zeros(())
     for k, part in enumerate(logits.flatten(2).split([heads.colors, heads.shapes, heads.sizes], 1)):
-        total = total + _named_cross_entropy(part.transpose(1, 2).flatten(0, 1), picked[..., k].flatten())
+        total = total + labelled_cross_entropy(part.transpose(1, 2).flatten(0, 1), picked[..., k].flatten())
     return total
-
-
-def _named_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean over the labels that are not -1; 0 where all are, which the mean of nothing is not."""
-    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(min=1)
 
 
 def _latent_losses(model, batch, maps, half, present) -> dict[str, torch.Tensor]:
@@ -150,7 +149,7 @@ def _latent_losses(model, batch, maps, half, present) -> dict[str, torch.Tensor]
     labels = torch.where(present[..., None], batch.labels, -1).flatten(0, 1)
     losses = {}
     for k, (name, logits) in enumerate((("color", color), ("shape", shape), ("size", size))):
-        losses[name] = 0.7 * _named_cross_entropy(logits.flatten(0, 1), labels[:, k])
+        losses[name] = 0.7 * labelled_cross_entropy(logits.flatten(0, 1), labels[:, k])
     first, second = embedding[0::2], embedding[1::2]  # the two frames of each episode
     similarity = first @ second.transpose(1, 2) / 0.1  # (B, N, N)
     similarity = similarity.masked_fill(~present[1::2, None, :], -1e4)
@@ -160,50 +159,44 @@ def _latent_losses(model, batch, maps, half, present) -> dict[str, torch.Tensor]
     return losses
 
 
+def draw_episodes(
+    bank: EpisodeBank, rng: np.random.Generator, count: int, shares: Mapping[str, float] | None = None
+) -> list[int]:
+    """Indices of ``count`` episodes; shares: as :func:`~.shares.draw_rows` has them."""
+    return draw_rows(bank.by_source(), rng, count, shares)
+
+
 def train_perception(
     model: Perception, config, bank_folders: list[Path], checkpoint: Path, minutes: float, batch_episodes: int = 8,
-    learning_rate: float = 2e-3, seed: int = 0,
-) -> None:  # fmt: skip
-    """Train for ``minutes`` of wall time (schedule included) and write ``checkpoint`` every two minutes; resumes
-    from it."""
-    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    learning_rate: float = 2e-3, seed: int = 0, shares: Mapping[str, float] | None = None, *, steps: int | None = None,
+    precision: str = "bf16", validation: EpisodeBank | None = None, running: Running | None = None,
+) -> int:  # fmt: skip
+    """Train where the model lies, for ``minutes`` of wall time or, where given, for ``steps`` (the schedule's length);
+    writes ``checkpoint`` every two minutes and resumes from it. Leaves the averaged weights in the model.
+
+    batch_episodes: of a step, over all its parts. shares: how often each source of scenes is drawn from, by default as
+    often as it has episodes. Shards that arrive while it runs are taken in. Returns the steps done. Raises
+    TrainingPaused, TrainingStopped (:meth:`Stage.run`), and BadInput where there are no scenes.
+    """
+    running = running or Running(log_every=50)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
-    average = weight_average(model, 0.998)
-    done, step = 0.0, 0
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.load_state_dict(state["average"])
-        done, step = state["seconds"], state["step"]
+    schedule = Schedule(minutes, steps, learning_rate, warm_up=100, floor=1e-5)
+    average, trained = weight_average(model, 0.998), list(model.parameters())
+    stage = Stage("perception", model, trained, optimizer, average, schedule, checkpoint, (seed,), 5.0, running)
     model.to(memory_format=torch.channels_last).train()
-    rng = np.random.default_rng([seed, step])
-    bank, start, saved, running = EpisodeBank(bank_folders), time.monotonic() - done, time.monotonic(), {}
-    while (elapsed := time.monotonic() - start) < minutes * 60:
-        if step % 100 == 0:  # shards may still be arriving
+    device, bank = trained[0].device, EpisodeBank(bank_folders)
+
+    def draw(rng: np.random.Generator) -> Drawn:
+        nonlocal bank
+        if stage.step % 100 == 0 and shards_below(bank_folders) != bank.paths:
             bank = EpisodeBank(bank_folders)
-        progress = elapsed / (minutes * 60)
-        for group in optimizer.param_groups:
-            group["lr"] = float(
-                learning_rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress)) + 1e-5
-            )
-        episodes = [bank[int(i)] for i in rng.integers(len(bank), size=batch_episodes)]
-        losses = perception_losses(model, make_batch(episodes, rng, config))
-        loss = sum(losses.values())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        average.update_parameters(model)
-        step += 1
-        for name, value in losses.items():
-            running[name] = 0.97 * running.get(name, value.item()) + 0.03 * value.item()
-        if step % 50 == 0:
-            log.info("perception %4.1f min step %d bank %d  %s", elapsed / 60, step, len(bank),
-                     "  ".join(f"{k} {v:.3f}" for k, v in running.items()))  # fmt: skip
-        if time.monotonic() - saved > 120:
-            saved = save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
-    save_state(checkpoint, model, average, optimizer, time.monotonic() - start, step)
-    model.load_state_dict(average.module.state_dict())
+        rows = draw_episodes(bank, rng, batch_episodes // running.accumulation, shares)
+        batch = make_batch([bank[row] for row in rows], rng, config).to(device)
+        return perception_losses(model, batch, precision), rows
+
+    judge = None if validation is None else lambda averaged: evaluate_perception(averaged, config, validation)
+    stage.run(draw, lambda row: bank.place(row), judge, lambda: f" bank {len(bank)}")
+    return stage.step
 
 
 @torch.inference_mode()
@@ -211,12 +204,13 @@ def evaluate_perception(model: Perception, config, bank: EpisodeBank, limit: int
     """Recall of objects at IoU 0.5, their mean mask IoU, false latents per frame and attribute accuracy (key
     frames)."""
     model.eval()
+    device = next(model.parameters()).device
     found, ious, extra, right = 0, [], 0, np.zeros(3)
     for index in range(min(limit, len(bank))):
         episode = bank[index]
         image = torch.from_numpy(episode.images[episode.key].copy()).permute(2, 0, 1)[None].float() / 255
-        _, latents = model(image)
-        masks = F.interpolate(latents.masks, scale_factor=2, mode="bilinear")[0] > 0.5  # (K, H, W)
+        _, latents = model(image.to(device))
+        masks = F.interpolate(latents.masks, scale_factor=2, mode="bilinear")[0].cpu() > 0.5  # (K, H, W)
         truth = torch.from_numpy(episode.instances[episode.key].copy())
         used = set()
         for o in episode.objects:
@@ -238,8 +232,8 @@ def evaluate_perception(model: Perception, config, bank: EpisodeBank, limit: int
     names = ("color", "shape", "size")
     accuracy = {name: float(r) / max(found, 1) for name, r in zip(names, right, strict=True)}
     return {
-        "recall": found / len(ious),
-        "mean_iou": float(np.mean(ious)),
-        "extra": extra / min(limit, len(bank)),
+        "recall": found / max(len(ious), 1),
+        "mean_iou": float(np.mean(ious)) if ious else 0.0,
+        "extra": extra / max(min(limit, len(bank)), 1),
         **accuracy,
     }

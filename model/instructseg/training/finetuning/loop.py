@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ...core import BadInput, InstructSegError
+from ...core import BadInput
 from ..learner import Learner
+from ..stopping import Listening, TrainingStopped
 from .average import WeightAverage
 from .configuration import RunConfig
 from .examples import Made, parts_of
@@ -28,10 +28,6 @@ from .state import SCENES, RunState, states_in
 
 log = logging.getLogger(__name__)
 STATES = "states"
-
-
-class TrainingStopped(InstructSegError):
-    """Training cannot usefully go on; the message says why, and from where it can be resumed."""
 
 
 class Forward(nn.Module):
@@ -109,7 +105,7 @@ class Training:
         samples failed than ``failing_samples``.
         """
         parts = parts_of(self.sources, self.learner, self.config.seed, self.shares, self.run.steps, self.config.workers)
-        with self._listening(), self._writer() as writer, self._progress() as progress:
+        with Listening(self._stop), self._writer() as writer, self._progress() as progress:
             while self.run.steps < self.plan.steps:
                 begun = time.perf_counter()
                 numbers, stopping = self._step(parts)
@@ -208,9 +204,6 @@ class Training:
         if saved is not None:
             log.info("saved %s", saved)
 
-    def _listening(self) -> _Listening:
-        return _Listening(self._stop)
-
     def _writer(self) -> Any:
         if not self.processes.is_main:
             return _Nothing()
@@ -241,20 +234,3 @@ class _Nothing:
 
     def __exit__(self, *error: object) -> None:
         return None
-
-
-class _Listening:
-    """While inside, SIGTERM sets the event instead of ending the process; a scheduler that takes the machine away
-    leaves time for a state that way."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self.event = event
-
-    def __enter__(self) -> None:
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main:
-            self.before = signal.signal(signal.SIGTERM, lambda number, frame: self.event.set())
-
-    def __exit__(self, *error: object) -> None:
-        if self.main:
-            signal.signal(signal.SIGTERM, self.before)
