@@ -21,7 +21,7 @@ from .machine import machine_facts
 from .options import RECIPE, MeasurementFailed, Options
 
 PARTS = ("model", "engine", "node", "memory", "mllmseg", "memory_tracker", "data", "data_video", "metrics")
-APART = ("gpu", "look_alikes")  # run where they are named
+APART = ("gpu", "look_alikes", "ablations")  # run where they are named
 RANDOM = {  # parts that do not measure the default recipe
     "mllmseg": "recipe mllmseg, small random weights",
     "memory_tracker": "SAM 2.1, random weights",
@@ -29,6 +29,7 @@ RANDOM = {  # parts that do not measure the default recipe
     "metrics": "no model",
     "data_video": "no model",
     "data": "no recipe",
+    "ablations": "recipe unified, trained anew",
 }
 GPU_SIZES = ("miniature", "tiny", "small", "base_plus", "large")
 Measure = Callable[[Options], tuple[list[Figure], dict[str, Any]]]
@@ -65,6 +66,15 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
         "--peak", default="", metavar="TFLOP/S,GB/S", help="gpu: what the device reaches at most; known for some"
     )
     parser.add_argument("--compile", action="store_true", help="gpu: also a compiled step, in CUDA graphs on a GPU")
+    group = parser.add_argument_group("ablations")
+    group.add_argument("--scenes", default="", metavar="FOLDER", help="with train/ and val/; default: drawn in 2-D")
+    group.add_argument(
+        "--latents", default="", metavar="FOLDER", help="encoded scenes, kept and read again: train.pt, val.pt"
+    )
+    group.add_argument("--episodes", type=int, default=0, metavar="N", help="the first N training scenes; default: all")
+    group.add_argument("--steps", type=int, default=0, metavar="N", help="of each training; default: 1500")
+    group.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each variant; default: 1")
+    group.add_argument("--without", default="", metavar="NAME,...", help="variants; default: all")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.parts if name not in PARTS + APART]
     if unknown:
@@ -73,7 +83,11 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Options]:
     chosen += [name for name in APART if name in given.parts]
     say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
     options = Options(given.quick, given.checkpoint, given.out, say, given.full, given.device)
-    own = {name: getattr(given, name) for name in ("recipe", "size", "peak", "compile")}
+    for name, least in (("episodes", 0), ("steps", 0), ("seeds", 1)):
+        if getattr(given, name) < least:
+            parser.error(f"--{name} must be {least} or more; got {getattr(given, name)}")
+    of_parts = ("recipe", "size", "peak", "compile", "scenes", "latents", "episodes", "steps", "seeds", "without")
+    own = {name: getattr(given, name) for name in of_parts}
     return chosen, dataclasses.replace(options, **own)
 
 

@@ -20,7 +20,7 @@ class MeasurementFailed(RuntimeError):
 class Options:
     """quick: few repetitions, to see that it works. checkpoint: "" for the one that comes with the recipe. say:
     progress for people. full: also what takes long. device: of the parts that can run on a GPU. recipe, size, peak,
-    compile: of the part gpu, see there."""
+    compile: of the part gpu, scenes, latents, episodes, steps, seeds, without: of ablations, see there."""
 
     quick: bool = False
     checkpoint: str = ""
@@ -32,6 +32,12 @@ class Options:
     size: str = "miniature"
     peak: str = ""
     compile: bool = False
+    scenes: str = ""
+    latents: str = ""
+    episodes: int = 0
+    steps: int = 0
+    seeds: int = 1
+    without: str = ""
 
     def load(self, dtype: str = "float32") -> Segmenter:
         """The default recipe on the CPU. Raises BadInput where its weights are not there."""
