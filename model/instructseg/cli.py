@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import data, evaluate, inspect, recipes, segment, train
+from .commands import assemble, data, evaluate, inspect, recipes, segment, train
 from .core import InstructSegError
 
 
@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="instructseg", description="Masks of what a plain-language instruction names, in any video.")
     parser.add_argument("--version", action="version", version=f"instructseg {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command in (segment, train, evaluate, data, inspect, recipes):
+    for command in (segment, train, assemble, evaluate, data, inspect, recipes):
         command.add_parser(subparsers)
     return parser
 

@@ -9,13 +9,24 @@ from .object_latents import AppearanceHead, ObjectFinder, ObjectLatents, fill_sl
 from .visual_encoder import VisualEncoder, VisualMaps
 
 
+def frame_encoder(config, attributes: int) -> VisualEncoder:
+    """All convolutions, or on the pretrained backbone that the configuration describes."""
+    backbone = config.vision_backbone
+    if backbone is None:
+        return VisualEncoder(config.channels, config.blocks, config.pyramid, attributes)
+    from .backbone_encoder import BackboneEncoder, BackbonePyramid, backbone_config  # needs transformers, in seconds
+
+    deep = BackbonePyramid(backbone_config(backbone.config), backbone.mean, backbone.std, *config.channels[2:])
+    return BackboneEncoder(deep, config.channels, config.blocks, config.pyramid, attributes)
+
+
 class Perception(nn.Module):
     """Sized by a recipe's configuration (``channels``, ``blocks``, ``pyramid``, ``slots``, ``colors`` …)."""
 
     def __init__(self, config):
         super().__init__()
         attributes = len(config.colors) + len(config.shapes) + len(config.sizes)
-        self.encoder = VisualEncoder(config.channels, config.blocks, config.pyramid, attributes)
+        self.encoder = frame_encoder(config, attributes)
         self.finder = ObjectFinder(config.slots)
         self.appearance = AppearanceHead(
             config.channels[0], config.pyramid, config.channels[2],

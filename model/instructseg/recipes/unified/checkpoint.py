@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ...checkpoints import LoadReport, load_strictly, read_json, read_tensors, resolve_checkpoint
+from ...checkpoints import LoadReport, building, load_strictly, read_json, read_tensors, resolve_checkpoint
 from ...core import BadInput
 from .configuration import UnifiedConfig
 from .modeling import UnifiedModel
@@ -36,7 +37,9 @@ def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel,
         raise BadInput(f"{folder / 'config.json'} is not a configuration of the recipe 'unified'")
     config = UnifiedConfig.from_dict(values)
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    model = UnifiedModel(config, tokenizer.get_vocab_size())
+    large = config.vision_backbone is not None or config.language_backbone is not None
+    with building(folder / "config.json") if large else nullcontext():
+        model = UnifiedModel(config, tokenizer.get_vocab_size())
     report = load_strictly(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     log.info("recipe unified from %s: %s", folder, report)
     return model.eval(), tokenizer, report

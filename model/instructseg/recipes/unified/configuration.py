@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core import BadInput
 from ...data.scene import CLUTTER
+from .backbones import LANGUAGE, PERCEPTION, Backbone, VisionBackbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,11 @@ class UnifiedConfig:
     head_hidden: int = 96  # width of the mask head's scoring networks
     present_threshold: float = 0.5  # calibrated on the validation split, see the model card
     seed: int = 0
+    # Pretrained parts of a larger model (docs/unified_large.md); with a language backbone, hidden, layers, heads and
+    # intermediate are its own.
+    vision_backbone: VisionBackbone | None = None
+    language_backbone: Backbone | None = None
+    untrained: tuple[str, ...] = ()  # of "perception" and "language": what still has to be trained
 
     def __post_init__(self) -> None:
         height, width = self.image_size
@@ -52,6 +58,13 @@ class UnifiedConfig:
             raise BadInput(
                 f"UnifiedConfig.hidden must be a multiple of twice the heads ({self.heads}); got {self.hidden}"
             )
+        if self.language_backbone and self.language_backbone.config.get("hidden_size") != self.hidden:
+            raise BadInput(
+                f"UnifiedConfig.hidden must be the language backbone's hidden_size; got {self.hidden} and "
+                f"{self.language_backbone.config.get('hidden_size')!r}"
+            )
+        if not set(self.untrained) <= {PERCEPTION, LANGUAGE}:
+            raise BadInput(f"UnifiedConfig.untrained may hold {PERCEPTION} and {LANGUAGE}; got {self.untrained}")
         if not 0.0 < self.present_threshold < 1.0:
             raise BadInput(f"UnifiedConfig.present_threshold must be in 0..1; got {self.present_threshold}")
 
@@ -70,6 +83,8 @@ class UnifiedConfig:
         if unknown:
             raise BadInput(f"unknown key(s) {unknown} in the unified configuration; known are {sorted(known)}")
         picked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        for name, kind in (("vision_backbone", VisionBackbone), ("language_backbone", Backbone)):
+            picked[name] = kind.from_value(name, picked.get(name))
         return cls(**picked)
 
     def to_dict(self) -> dict[str, Any]:

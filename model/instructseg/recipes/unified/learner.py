@@ -29,6 +29,7 @@ from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.lora import add_lora, train_only
 from ...training.merging import merged_state
+from .backbones import LANGUAGE, PERCEPTION
 from .checkpoint import load_checkpoint, save_checkpoint
 from .frozen_eyes import FrozenEyes, join_latents, used_latents
 from .modeling import UnifiedModel
@@ -44,6 +45,9 @@ PUBLISHED = Published(1e-3, (0.9, 0.98), 1e-2, 1.0, 0.05, "cosine", 300, 4)
 LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 16, 32.0, 0.0
 LORA_LAYERS = r"language\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 WHOLE = re.compile(r"(head|answer)\..*|language\.embed_tokens\.new_.*")
+# On a pretrained language model, what shows it the latents and asks for targets as well.
+WHOLE_OF_LARGE = re.compile(WHOLE.pattern + r"|latent_embedding\..*|slot_embedding")
+SHARED = re.compile(r"(perception|language)\..*")
 SHIPPED = "shipped"  # in a configuration, for the checkpoint of the package
 TOGETHER = 8  # questions about one scene: its frames are looked at once
 REHEARSED = 8  # questions about it in the words of before
@@ -80,7 +84,12 @@ class UnifiedLearner(Learner):
         self.size, self.longest = config.image_size, config.max_words
         self.module = model.to(device)
         self.eyes = FrozenEyes(model)
-        self.before = copy.deepcopy(model).requires_grad_(False).eval()
+        if PERCEPTION in config.untrained:
+            raise BadInput(
+                "the perception of this checkpoint has not been trained, so that there are no objects to learn words "
+                "for: train it first with instructseg train --model CHECKPOINT (docs/unified_large.md)"
+            )
+        self.before = None if LANGUAGE in config.untrained else frozen_copy(model)
         add_lora(model, LORA_LAYERS, self.lora.rank, self.lora.alpha, self.lora.dropout)
         self._grow(())
 
@@ -133,7 +142,7 @@ class UnifiedLearner(Learner):
         bad = [name for name, value in kept.items() if value.is_floating_point() and not bool(value.isfinite().all())]
         if bad:
             raise BadInput(f"{bad[0]} holds values that are not finite: this model is not worth saving")
-        merged = UnifiedModel(self.module.config, len(embedding.weight))
+        merged = UnifiedModel(dataclasses.replace(self.module.config, untrained=()), len(embedding.weight))
         merged.load_state_dict({name: value.cpu() for name, value in kept.items()})
         save_checkpoint(folder, merged, self.tokenizer)
 
@@ -143,8 +152,9 @@ class UnifiedLearner(Learner):
     def _grow(self, words: tuple[str, ...]) -> None:
         """New words, and what follows from there being others now."""
         language, self.words = self.module.language, words
+        whole = WHOLE if self.module.config.language_backbone is None else WHOLE_OF_LARGE
         language.set_input_embeddings(GrownEmbedding(language.embed_tokens.weight, words))
-        self.trained = train_only(self.module, lambda name: WHOLE.fullmatch(name) is not None)
+        self.trained = train_only(self.module, lambda name: whole.fullmatch(name) is not None)
         self.belongs_to = {
             **belonging(self.name, self.lora.rank, self.lora.alpha, self.module, self.trained),
             "words": mark_of_words(words),
@@ -206,6 +216,12 @@ class UnifiedLearner(Learner):
             rehearsed,
             rehearsed_scene,
         )
+
+
+def frozen_copy(model: UnifiedModel) -> UnifiedModel:
+    """The model as it is now, without gradients. The large parts, whose weights do not train, are shared."""
+    large = {id(p): p for name, p in model.named_parameters() if SHARED.fullmatch(name)}
+    return copy.deepcopy(model, large).requires_grad_(False).eval()
 
 
 def stamp_of(footage: Footage, index: int) -> int:

@@ -12,8 +12,9 @@ import dataclasses
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
+from ...modules.language_backbone import build_language
 from ...modules.object_latents import GEOMETRY, ObjectLatents
 from ...modules.perception import Perception
 from ...modules.relational_mask_head import HeadScores, RelationalMaskHead
@@ -45,14 +46,7 @@ class UnifiedModel(nn.Module):
         self.concepts = ConceptNetwork(named)
         self.latent_embedding = nn.Linear(named + 5 * GEOMETRY + MOTION_CODE, config.hidden)
         self.slot_embedding = nn.Parameter(torch.randn(config.max_targets, config.hidden) * 0.05)
-        self.language = LlamaModel(
-            LlamaConfig(
-                vocab_size=vocabulary, hidden_size=config.hidden, intermediate_size=config.intermediate,
-                num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.heads,
-                max_position_embeddings=config.max_words + config.max_targets + 8, initializer_range=0.05,
-                pad_token_id=0, bos_token_id=None, eos_token_id=None, use_cache=False, attn_implementation="sdpa",
-            )
-        )  # fmt: skip
+        self.language = language_model(config, vocabulary)
         self.answer = nn.Linear(config.hidden, 3)
         self.head = RelationalMaskHead(config.hidden, named, MOTION_CODE, config.head_hidden)
 
@@ -111,6 +105,20 @@ class UnifiedModel(nn.Module):
         spoken = reasoning.spoken.repeat_interleave(slots, 0)
         true = (concepts or self.concepts(key, motion)).rows(rows)
         return self.head(reasoning.states.flatten(0, 1), said, latents, motion[rows], context, words, spoken, true)
+
+
+def language_model(config: UnifiedConfig, vocabulary: int) -> PreTrainedModel:
+    """A small Llama, or the pretrained language model that the configuration describes."""
+    if config.language_backbone is not None:
+        return build_language(config.language_backbone.config, vocabulary)
+    return LlamaModel(
+        LlamaConfig(
+            vocab_size=vocabulary, hidden_size=config.hidden, intermediate_size=config.intermediate,
+            num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_words + config.max_targets + 8, initializer_range=0.05,
+            pad_token_id=0, bos_token_id=None, eos_token_id=None, use_cache=False, attn_implementation="sdpa",
+        )
+    )  # fmt: skip
 
 
 def prefix_mask(valid: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from ...modules.object_latents import ObjectLatents
 from ...modules.relational_mask_head import HeadScores
 from ...options import NoOptions, parse_options
 from .checkpoint import load_checkpoint
+from .configuration import UnifiedConfig
 from .modeling import END, TRK, UnifiedModel
 from .tokenizer import encode_words
 
@@ -78,6 +79,7 @@ class UnifiedSegmenter(Segmenter):
         self.sampling = Sampling(config.sparse_frames, 1, config.horizon_s)
         self.max_targets = config.max_targets
         self.resolution_scale = 1.0
+        self.notes = notes_on(config)
         self.presence_shift = float(np.log(config.present_threshold / (1 - config.present_threshold)))
 
     @torch.inference_mode()
@@ -217,6 +219,14 @@ def build(
     segmenter = UnifiedSegmenter(model, tokenizer, device, dtype)
     segmenter.load_report = report
     return segmenter
+
+
+def notes_on(config: UnifiedConfig) -> tuple[str, ...]:
+    """What the user of a checkpoint with this configuration has to know."""
+    if not config.untrained:
+        return ()
+    parts = ", ".join(config.untrained)
+    return (f"not trained yet: {parts}; what it answers means nothing (docs/unified_large.md says how to train it)",)
 
 
 def letterbox(image: np.ndarray, p: Placement, around: int = 114) -> np.ndarray:

@@ -84,9 +84,9 @@ def covering(latents: ObjectLatents, masks: np.ndarray, whole_class: bool) -> tu
     return chosen, bool(covered > HALF * union.sum())
 
 
-def sample_losses(model: UnifiedModel, before: UnifiedModel, scenes: Scenes) -> dict[str, torch.Tensor]:
+def sample_losses(model: UnifiedModel, before: UnifiedModel | None, scenes: Scenes) -> dict[str, torch.Tensor]:
     """Weighted losses by name, and their sum ``total``. Each question fills one slot; the others say END. before: the
-    model as it was when training began."""
+    model as it was when training began; None: it knew nothing that it could forget."""
     labels, of = scenes.labels, scenes.scene
     thought = model.reason(model.visual_tokens(scenes.key, scenes.motion), scenes.key.valid, scenes.words, of)
     answers = torch.full(thought.answers.shape[:2], END, device=of.device)  # (N, S)
@@ -107,11 +107,15 @@ def sample_losses(model: UnifiedModel, before: UnifiedModel, scenes: Scenes) -> 
             labels.later.float(),
             scenes.later.valid[of] * _sureness(labels.later, labels.whole_class) * labels.present[:, None],
         ),
-        "forgetting": forgetting_loss(
-            model, before, scenes.key, scenes.motion, scenes.rehearsed, scenes.rehearsed_scene
-        ),
+        "forgetting": _forgetting(model, before, scenes),
     }
     return found | {"total": torch.stack(list(found.values())).sum()}
+
+
+def _forgetting(model: UnifiedModel, before: UnifiedModel | None, scenes: Scenes) -> torch.Tensor:
+    if before is None:
+        return scenes.motion.new_zeros(())
+    return forgetting_loss(model, before, scenes.key, scenes.motion, scenes.rehearsed, scenes.rehearsed_scene)
 
 
 def join_labels(scenes: Sequence[Labels], used: int) -> Labels:
