@@ -288,17 +288,20 @@ def test_training_can_ask_again_and_again_with_its_share_of_absent_targets() -> 
 class CoveredScenes:
     """What a bank of encoded scenes says: every latent is one thing."""
 
+    def __init__(self, facts: list[WorldFacts]) -> None:
+        self.facts = facts
+
     def covered(self, rows: torch.Tensor, time: int) -> torch.Tensor:
         return torch.arange(1, 11).repeat(len(rows), 1)  # (B, K) ids
 
 
 def test_the_trainings_batches_take_these_questions() -> None:
     tokenizer = build_tokenizer(wordings.training_words())
-    worlds = [draw_world("train", index) for index in (1, 3)]
+    facts = [WorldFacts(draw_world("train", index)) for index in (1, 3)]
     rng = np.random.default_rng(5)
     questioner = Questioner(rng, frozenset())
-    asked = [(b, questioner.draw(WorldFacts(world))) for b, world in enumerate(worlds) for _ in range(20)]
-    batch = collate(CoveredScenes(), tokenizer, UnifiedConfig(), torch.arange(2), asked)
+    asked = [(b, questioner.draw(about)) for b, about in enumerate(facts) for _ in range(20)]
+    batch = collate(CoveredScenes(facts), tokenizer, UnifiedConfig(), torch.arange(2), asked)
     unknown = tokenizer.token_to_id("<unk>")
     assert len(batch.words) == 40 and not (batch.words == unknown).any()
     row = 0

@@ -127,15 +127,14 @@ class Questioner(AbsentWriter):
         return f"the {phrase.words} {words}", (slot,), "between"
 
     def _ordinal(self, facts: WorldFacts) -> Draft:
-        phrase, table = self.phrase(facts, loose=True), (wide if self.wider() else w).ORDINAL_PHRASES
-        kind = self.one_of(tuple(table))
+        phrase, kind = self.phrase(facts, loose=True), self.one_of(tuple(w.ORDINAL_PHRASES))
         if len(phrase.ids) < 3 or not self.may_name(phrase.shape, phrase.color):
             return None
         ranked = facts.ranked(phrase.ids, kind)
         if ranked is None:
             return None
         place = int(self.rng.integers(1, min(4, len(ranked))))
-        if table is wide.ORDINAL_PHRASES:
+        if self.wider():
             phrase, text = self._wide_ordinal(facts, phrase, kind, place)
         else:
             words = self.say(w.ORDINAL_PHRASES, w.HELD_OUT_ORDINAL_PHRASES, w.ORDINAL_PHRASES, kind)

@@ -215,9 +215,6 @@ ORDINAL_PHRASES = _table(  # ordinal, singular phrase, number, plural phrase
         {0} {1} from the front | {0} closest {1} to me | {1} that is {0} closest | {1} {0} closest to me | {0}
         {1} counting from the front | {0} nearest {1} to me | {1} that is {0} nearest | {0} closest of the {3}
         | {1} number {2} from the front""",
-    behind="""
-        {0} farthest {1} | {1} that is {0} farthest | {0} furthest {1} | {0} most distant {1} | {1} {0}
-        farthest away | {0} farthest of the {3}""",
 )  # fmt: skip
 
 # --- what happens
