@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..data.instructions import Question, QuestionWriter, SceneFacts, Slot
+from ..data.instructions import UNKNOWN, Question, QuestionWriter, SceneFacts, Slot
 from ..data.tabletop2.facts import WorldFacts
 from ..data.tabletop2.questions import Asked, Questioner
 from ..data.tabletop2.things import SPLITS
@@ -58,12 +58,34 @@ class Asker:
     """
 
     def __init__(self, rng: np.random.Generator, split: str = "train", wide: float = 0.0) -> None:
-        self._old, self._new = QuestionWriter(rng, split), Questioner(rng, SPLITS[split])
+        self._rng, self._wide = rng, wide
+        self._old, self._new = QuestionWriter(rng, split), Questioner(rng, SPLITS[split], wide)
 
     def ask(self, facts: SceneFacts | WorldFacts) -> Question:
+        """A question of any kind; version 1 brings its own unknown words."""
         if isinstance(facts, SceneFacts):
             return self._old.ask(facts)
-        return self._new.draw(facts) or _NOTHING
+        question = self._new.draw(facts) or _NOTHING
+        return with_unknown_words(question, self._rng) if self._wide and self._rng.random() < 0.15 else question
+
+
+def with_unknown_words(question: Question, rng: np.random.Generator) -> Question:
+    """The same question with words that mean nothing to the model and change nothing: talk around it, or another
+    adjective before a noun ("the red unheard-of mug")."""
+    text, slots = question.text, question.slots
+    phrases = [(s, n) for s, slot in enumerate(slots) for n in range(len(slot.phrases)) if slot.targets]
+    if not phrases or rng.random() < 0.5:
+        talk = " ".join([UNKNOWN] * int(rng.integers(1, 4)))
+        return dataclasses.replace(question, text=f"{talk} {text}" if rng.random() < 0.5 else f"{text} {talk}")
+    s, n = phrases[rng.integers(len(phrases))]
+    old, ids = slots[s].phrases[n]
+    *before, noun = old.split()
+    if text.count(old) != 1:  # which of them is meant would have to be worked out
+        return question
+    new = " ".join([*before, UNKNOWN, noun])
+    changed = (*slots[s].phrases[:n], (new, ids), *slots[s].phrases[n + 1 :])
+    slot = dataclasses.replace(slots[s], phrases=changed)
+    return dataclasses.replace(question, text=text.replace(old, new), slots=(*slots[:s], slot, *slots[s + 1 :]))
 
 
 def make_batch(
