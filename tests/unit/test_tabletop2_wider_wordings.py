@@ -13,12 +13,13 @@ import pytest
 
 from instructseg.core import BadInput
 from instructseg.data import instructions as first
-from instructseg.data.tabletop2 import things, wider_wordings, wordings
+from instructseg.data.tabletop2 import things, wider_carriers, wider_wordings, wordings
 from instructseg.data.tabletop2.facts import WorldFacts
 from instructseg.data.tabletop2.questions import KINDS, LONGEST, Asked, Questioner
 from instructseg.data.tabletop2.world import draw_world
 from instructseg.recipes.unified.configuration import UnifiedConfig
 from instructseg.recipes.unified.tokenizer import build_tokenizer, encode_words
+from instructseg.training.concept_labels import UNKNOWN, choice_of
 
 WORLDS, EACH = 20, 150
 MARK = re.compile(r"\{\d?\}")
@@ -129,7 +130,7 @@ def test_there_are_many_ways_to_say_everything() -> None:
         assert all(len(set(options)) == len(options) >= 5 for options in table.values())
         if table is not wider_wordings.LOOK_ALIKES:
             assert not {o for all_ in table.values() for o in all_} & {o for all_ in ordinary.values() for o in all_}
-    assert len(set(wider_wordings.FOREIGN_NOUNS)) >= 100 and len(set(wider_wordings.CARRIERS)) >= 60
+    assert len(set(wider_wordings.FOREIGN_NOUNS)) >= 100 and len(set(wider_carriers.CARRIERS)) >= 60
 
 
 def test_a_word_names_one_kind_of_thing_only() -> None:
@@ -184,6 +185,12 @@ def test_answers_follow_from_the_parts_of_a_question(drawn: list[Drawn]) -> None
             assert bool(slot.targets) == (d.asked.kind != "absent"), d.asked.text
             if d.asked.kind == "negation":
                 assert slot.targets == slot.candidates - slot.anchors
+
+
+def test_training_knows_which_concept_every_present_target_asks_for(drawn: list[Drawn]) -> None:
+    for d in drawn:
+        for slot in d.asked.slots:
+            assert (choice_of(d.asked, slot, d.facts) != UNKNOWN) or d.asked.kind == "absent", d.asked
 
 
 def test_wider_attributes_and_negations_answer_as_a_reader_would(drawn: list[Drawn]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ...core import BadInput
 from .. import scene
 from ..instructions import Slot
-from . import things, wider_wordings
+from . import things, wider_carriers, wider_wordings
 from . import wordings as w
 from .facts import WorldFacts
 
@@ -136,7 +136,7 @@ class PhraseWriter:
     def carry(self, text: str) -> str:
         """What is said around it."""
         if self.wider():
-            return wider_wordings.draw_carrier(self.one_of).format(text)
+            return wider_carriers.draw_carrier(self.one_of).format(text)
         return self.say(w.CARRIERS, w.HELD_OUT_CARRIERS, w.CARRIERS).format(text)
 
     @staticmethod

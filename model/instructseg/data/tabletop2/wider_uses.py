@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import instructions as first
 from . import wordings as w
+from .wider_carriers import split
 
 _HEADS = ("a thing", "the thing", "an object", "the object", "the item", "anything", "some thing")
 
@@ -79,14 +80,10 @@ _WHOLE: dict[tuple[str, ...], str] = {
 _NEVER = {*w.HELD_OUT_USES, *first.HELD_OUT_USES}
 
 
-def _split(options: str) -> list[str]:
-    return [" ".join(option.split()) for option in options.split("|")]
-
-
 def _uses() -> dict[str, tuple[str, ...]]:
-    found = {text: shapes for shapes, options in _WHOLE.items() for text in _split(options)}
+    found = {text: shapes for shapes, options in _WHOLE.items() for text in split(options)}
     for shapes, options in _WAYS.items():
-        for way in _split(options):
+        for way in split(options):
             found |= {f"{head} {way}": shapes for head in ("something", *_HEADS)}
     for text, shapes in w.USES.items():
         if text.startswith("something "):

@@ -5,23 +5,15 @@ No entry is a held-out wording, and none has a word that only held-out wordings 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from .. import instructions as first
 from . import wordings as w
+from .wider_carriers import CARRIERS, CLOSERS, OPENERS, REQUESTS, VERBS, split
 from .wider_uses import USES
 from .wordings import Words
 
-OneOf = Callable[[Sequence[str]], str]
-
-
-def _split(options: str) -> tuple[str, ...]:
-    """Of one text with bars between the options."""
-    return tuple(" ".join(option.split()) for option in options.split("|"))
-
 
 def _table(**options: str) -> Words:
-    return {name: _split(text) for name, text in options.items()}
+    return {name: split(text) for name, text in options.items()}
 
 
 # --- what things are called
@@ -53,7 +45,7 @@ NOUNS = _table(
         metal key | toy key | front door key | old key | master key | skeleton key | gate key | padlock key |
         spare key | iron key""",
 )
-ANYTHING = _split(
+ANYTHING = split(
     """
         thing on the table | object on the table | item on the table | thingy | entity | thing here | object
         here | item here | thing you see | object you see | object in view | thing in view | object in the
@@ -100,9 +92,8 @@ COLOR_WORDS = _table(
         dark grey | dark gray | charcoal grey | charcoal | slate grey | ash grey | greyish | grayish | iron
         grey | steel grey | graphite | metal gray | deep gray""",
 )  # each fits all tones that ``things.TONES`` draws for its colour
-COLORED = _split("""
-        {1} in {0} | {1} painted {0} | {1} all in {0} | {1} made in {0} | {1} in plain {0} | {1} kept in {0}""")
-COLORED_ONE = _split("""
+COLORED = split("{1} in {0} | {1} painted {0} | {1} all in {0} | {1} made in {0} | {1} in plain {0}")
+COLORED_ONE = split("""
         {1} that is {0} | {1} which is {0} | {1} that is all {0} | {1} that is painted {0} | {1} that ' s {0}""")
 SIZE_WORDS = _table(
     small="wee | petite | miniature | small sized | compact | teeny | undersized | dwarf | pocket sized",
@@ -110,8 +101,8 @@ SIZE_WORDS = _table(
     tall="taller | towering | lofty | stretched | tall standing | lengthened | tall shaped",
     flat="flatter | flattened | squashed | stubby | thin | short | low standing | levelled",
 )
-DETERMINERS = _split("that | this | my | our")
-FOREIGN_NOUNS = _split("""
+DETERMINERS = split("that | this | my | our")
+FOREIGN_NOUNS = split("""
         knife | pan | pot | kettle | toaster | lamp | laptop | keyboard | computer mouse | monitor |
         television | remote control | clock | purse | backpack | handbag | hat | cap | glove | sock | shirt |
         jacket | scarf | belt | tie | boot | sandal | slipper | towel | sponge | bar of soap | toothbrush |
@@ -175,7 +166,7 @@ RELATIONS = _table(
         inside | that was put in | contained in | kept in | that lies inside | which is in | put into | that
         was put into"""},
 )  # fmt: skip
-BETWEEN = _split("""
+BETWEEN = split("""
         that is between {} and {} | which is between {} and {} | standing between {} and {} | in between {}
         and {} | that is in between {} and {} | somewhere between {} and {} | that separates {} and {} |
         located between {} and {} | that is right between {} and {} | enclosed between {} and {} | that
@@ -284,90 +275,36 @@ COMPARISONS = _table(
 
 # --- what is left out: the same set as that of ``wordings.NOT_COLOR`` and ``NOT_SHAPE``; "the" where it is one thing
 
-NOT_COLOR = _split("""
+NOT_COLOR = split("""
         {} that isn ' t {} | {} which isn ' t {} | only {} that is not {} | {} , just not {} | {} that ' s not
         {} | {} which ' s not {} | {} , only not {} | {} , not a {} one | {} that is not a {} one | {} which
         is not a {} one""")
-NOT_THE_COLORED = _split("""
+NOT_THE_COLORED = split("""
         {} , not the {} one | {} , and not the {} one | {} that is not the {} one | {} which is not the {} one""")
-NOT_SHAPE = _split("""
+NOT_SHAPE = split("""
         {} that isn ' t a {} | {} which isn ' t a {} | {} that ' s not a {} | only {} that is not a {} | {} ,
         not a {} | {} , just not a {} | {} which ' s not a {} | {} , only not a {}""")
-NOT_THE_SHAPE = _split("""
+NOT_THE_SHAPE = split("""
         {} that is not the {} | {} except the {} | {} apart from the {} | {} besides the {} | {} , not the {}
         | {} that isn ' t the {} | {} aside from the {}""")
-OF_COLOR = _split("anything {} | something {} | whatever is {} | everything {}")  # "anything blue except the ball"
+OF_COLOR = split("anything {} | something {} | whatever is {} | everything {}")  # "anything blue except the ball"
 
 # --- several
 
-ALL_OF = _split("""
+ALL_OF = split("""
         each of the {} | all of the {} | every single one of the {} | each one of the {} | all those {} | all
         these {} | these {} | those {} | the group of {} | all my {} | all of these {} | all {} that you see |
         all the {} you can find | all visible {}""")
-EVERY = _split("every {} | each {} | each and every {} | every single {} | each single {} | every {} there is")
+EVERY = split("every {} | each {} | each and every {} | every single {} | each single {} | every {} there is")
 COUNTED: dict[int, tuple[str, ...]] = {
-    2: _split("both of the {} | both the {} | the pair of {} | both of these {} | these two {} | all two {}"),
-    3: _split("the three {} | all three {} | all three of the {} | these three {}"),
-    4: _split("the four {} | all four {} | all four of the {} | these four {}"),
+    2: split("both of the {} | both the {} | the pair of {} | both of these {} | these two {} | all two {}"),
+    3: split("the three {} | all three {} | all three of the {} | these three {}"),
+    4: split("the four {} | all four {} | all four of the {} | these four {}"),
 }
-TWO = _split("""
+TWO = split("""
         {} and also {} | both {} and {} | {} together with {} | {} plus {} | {} along with {} | {} , and {} |
         {} and then {} | {} , also {} | {} and additionally {}""")
-THREE = _split("{} , {} , and {} | {} and {} and {} | {} , {} and also {} | {} plus {} plus {}")
-
-# --- what is said around it
-
-CARRIERS = _split("""
-        where can i find {} | do you see {} | i am looking for {} | i ' d like {} | may i have {} | can i have
-        {} | let me have {} | let me see {} | how about {} | have you seen {} | the target is {} | target : {}
-        | it is {} that i want | i am talking about {} | i ' d love to have {} | i ' m in need of {} | show us
-        {} | where do you see {} | and now {} | also {} | maybe {} | do you have {} | do we have {} | let us
-        see {} | give us {} | namely {} | segment {} in the image | mask for {} | a mask of {} please | yes ,
-        {} | my friend asks for {} | now , {} | find me {} | i just need {} | i wish for {} | thanks , now {}
-        | hello , {} | please show me {} now | please give me {} | please bring me {} | segment {} please |
-        find {} , thanks | can you see {} , please | can you find {} ? | is {} there ? | we want {} | i need
-        {} , please | i mean {} | i meant {} | please , {} | now {} | next {} | next , {} | then {} | this
-        time {} | eyes on {} | do you know where {} is | where ' s {} | i want to see {} | i want to have {} |
-        i really need {} | i need {} now | i need to see {} | i was asking for {} | my choice is {} | {} ,
-        please | {} , thank you | {} , quickly | {} for me | just {} | only {} | simply {} | task : find {} |
-        query : {} | {} ? | {} . | is it possible to find {} | i ' m looking for {} | i ' ll take {} | we need
-        {} | we are looking for {} | my friend wants {} | um , {} | uh {} | so , {} | actually {} | sorry , i
-        meant {} | all i want is {} | make sure you have {} | concentrate on {} | pay attention to {} | which
-        pixels belong to {} | draw a mask around {}""")
-OPENERS = _split("""
-        hey | hey , | ok , | okay , | hello , | hi , | excuse me , | um , | um | uh | so , | all right , | now
-        , | listen , | sorry , | good morning , | please ,""")
-REQUESTS = _split("""
-        {} | can you {} | will you {} | can you please {} | i want you to {} | i need you to {} | please {} |
-        you should {} | you have to {} | try to {} | now {} | let ' s {} | i ' d like you to {} | just {} |
-        can you quickly {} | i ' d like to {} | are you able to {} | next {} | then {} | kindly {} | help me
-        and {} | it is time to {}""")
-VERBS = _split("""
-        find | get | grab | take | fetch | pick up | bring me | give me | pass me | show me | look for |
-        search for | select | choose | highlight | track | follow | segment | identify | spot | detect | watch
-        | focus on | reach for | lift | move | check | hold | touch | see | pick | outline | seek | get hold
-        of | observe | catch | recognize | collect | lift up | get me""")
-CLOSERS = _split("""
-        please | , please | for me | for me please | now | right now | thanks | , thanks | thank you | , thank
-        you | ? | . | quickly | , will you ? | for us | please ? | for me ? | immediately | and nothing else |
-        , ok ? | as soon as possible""")
-
-
-def _plain(carrier: str) -> str:
-    return " ".join(word for word in carrier.split() if word not in {",", ".", "?", ":", "'"})
-
-
-_NEVER_CARRIERS = {_plain(carrier) for carrier in (*w.HELD_OUT_CARRIERS, *first.HELD_OUT_CARRIERS)}
-
-
-def draw_carrier(one_of: OneOf) -> str:
-    """A whole one, or one put together from an opening, a request, what to do and an end. one_of: draws one."""
-    while True:
-        asked = f"{one_of(REQUESTS)}".format(one_of(VERBS)) + " {}"
-        parts = [one_of(("", one_of(OPENERS))), asked, one_of(("", one_of(CLOSERS)))]
-        carrier = one_of((one_of(CARRIERS), " ".join(part for part in parts if part)))
-        if _plain(carrier) not in _NEVER_CARRIERS:
-            return carrier
+THREE = split("{} , {} , and {} | {} and {} and {} | {} , {} and also {} | {} plus {} plus {}")
 
 
 def plural(noun: str) -> str:
