@@ -274,7 +274,7 @@ def test_what_was_trained_once_is_held_to_and_shares_its_large_parts(seeing: Pat
 
 
 def test_eyes_that_were_never_trained_come_first(folder: Path) -> None:
-    with pytest.raises(BadInput, match="perception of this checkpoint has not been trained.*train --model"):
+    with pytest.raises(BadInput, match="perception of this checkpoint has not been trained.*train --set model"):
         learner_of(folder / "large")
 
 
@@ -306,7 +306,7 @@ def test_the_command_writes_a_checkpoint_and_says_that_it_is_untrained(
     words = ("--vision", folder / "vision", "--language", folder / "language", "--start", folder / "small")
     assert assemble_by_command(*words, "--image-size", "64x96", "--out", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert f"untrained checkpoint: {tmp_path / 'out'}" in said and "train --model" in said
+    assert f"untrained checkpoint: {tmp_path / 'out'}" in said and f"train --set model={tmp_path / 'out'}" in said
     assert load_checkpoint(tmp_path / "out")[0].config.image_size == (64, 96)
     assert assemble_by_command(*words, "--out", tmp_path / "out") == 2
     assert "must be a new or an empty folder" in capsys.readouterr().err

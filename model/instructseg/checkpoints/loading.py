@@ -80,14 +80,17 @@ def load_parts(
 
 
 def load_strictly(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> LoadReport:
-    """Load tensors whose names are the module's own; a missing, unexpected or misshapen one is an error."""
+    """Load tensors whose names are the module's own; a missing, unexpected or misshapen one is an error.
+
+    Where the module was built under :func:`empty_weights`, they become its weights; else they are copied.
+    """
     accounted = account(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
         {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()},
         (Part("", ""),),
     )
     accounted.check(source)
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(dict(tensors), assign=any(parameter.is_meta for parameter in module.parameters()))
     return LoadReport(tuple(accounted.sources), (), ())
 
 

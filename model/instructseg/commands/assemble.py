@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, tokenizer = assemble(arguments.vision, arguments.language, arguments.start, arguments.image_size)
     save_checkpoint(arguments.out, model, tokenizer)
     print(f"untrained checkpoint: {arguments.out} ({report(model)})")
-    print(f"next: instructseg train --model {arguments.out} --out runs/large")
+    print(f"next: instructseg train --set model={arguments.out} --out runs/large")
     return 0
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
 from pathlib import Path
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from ...checkpoints import LoadReport, building, load_strictly, read_json, read_tensors, resolve_checkpoint
+from ...checkpoints import (
+    LoadReport,
+    building,
+    empty_weights,
+    load_strictly,
+    read_json,
+    read_tensors,
+    resolve_checkpoint,
+)
 from ...core import BadInput
 from .configuration import UnifiedConfig
 from .modeling import UnifiedModel
@@ -37,9 +44,16 @@ def load_checkpoint(checkpoint: str | Path | None = None) -> tuple[UnifiedModel,
         raise BadInput(f"{folder / 'config.json'} is not a configuration of the recipe 'unified'")
     config = UnifiedConfig.from_dict(values)
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    large = config.vision_backbone is not None or config.language_backbone is not None
-    with building(folder / "config.json") if large else nullcontext():
-        model = UnifiedModel(config, tokenizer.get_vocab_size())
+    model = _built(config, tokenizer.get_vocab_size(), folder / "config.json")
     report = load_strictly(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     log.info("recipe unified from %s: %s", folder, report)
     return model.eval(), tokenizer, report
+
+
+def _built(config: UnifiedConfig, vocabulary: int, source: Path) -> UnifiedModel:
+    """The model to load weights into; on backbones, without memory of its own, and transformers has to agree with what
+    ``source`` says of their sizes."""
+    if config.vision_backbone is None and config.language_backbone is None:
+        return UnifiedModel(config, vocabulary)
+    with building(source), empty_weights():
+        return UnifiedModel(config, vocabulary)

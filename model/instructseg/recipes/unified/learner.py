@@ -29,6 +29,7 @@ from ...training.image_samples import has_words
 from ...training.learner import Learner, LoraSettings, Published
 from ...training.lora import add_lora, train_only
 from ...training.merging import merged_state
+from .adapting import LORA_ALPHA, LORA_DROPOUT, LORA_LAYERS, LORA_RANK
 from .backbones import LANGUAGE, PERCEPTION
 from .checkpoint import load_checkpoint, save_checkpoint
 from .frozen_eyes import FrozenEyes, join_latents, used_latents
@@ -42,8 +43,6 @@ from .vocabulary import GrownEmbedding, mark_of_words, unknown_words, with_words
 log = logging.getLogger(__name__)
 # Nothing was published for it: these are the values of the example in docs/finetuning_example.md.
 PUBLISHED = Published(1e-3, (0.9, 0.98), 1e-2, 1.0, 0.05, "cosine", 300, 4)
-LORA_RANK, LORA_ALPHA, LORA_DROPOUT = 16, 32.0, 0.0
-LORA_LAYERS = r"language\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 WHOLE = re.compile(r"(head|answer)\..*|language\.embed_tokens\.new_.*")
 # On a pretrained language model, what shows it the latents and asks for targets as well.
 WHOLE_OF_LARGE = re.compile(WHOLE.pattern + r"|latent_embedding\..*|slot_embedding")
@@ -87,7 +86,7 @@ class UnifiedLearner(Learner):
         if PERCEPTION in config.untrained:
             raise BadInput(
                 "the perception of this checkpoint has not been trained, so that there are no objects to learn words "
-                "for: train it first with instructseg train --model CHECKPOINT (docs/unified_large.md)"
+                "for: train it first with instructseg train --set model=CHECKPOINT (docs/unified_large.md)"
             )
         self.before = None if LANGUAGE in config.untrained else frozen_copy(model)
         add_lora(model, LORA_LAYERS, self.lora.rank, self.lora.alpha, self.lora.dropout)
