@@ -6,12 +6,15 @@ import numpy as np
 import torch
 from unit.tiny_unified import TINY
 
-from instructseg.data.instructions import Question, SceneFacts, Slot, training_words
+from instructseg.data.instructions import UNKNOWN, Question, SceneFacts, Slot, training_words
+from instructseg.data.tabletop2.facts import WorldFacts
+from instructseg.data.tabletop2.questions import Questioner
+from instructseg.data.tabletop2.world import draw_world
 from instructseg.recipes.unified.modeling import END, REJ, TRK
 from instructseg.recipes.unified.tokenizer import build_tokenizer
 from instructseg.training.bank import CLIP_TIMES
 from instructseg.training.latent_bank import LatentBank
-from instructseg.training.questions import collate
+from instructseg.training.questions import collate, with_unknown_words
 
 TOKENIZER = build_tokenizer(training_words())
 BOWL, CAN, MUG = frozenset([3]), frozenset([5]), frozenset([6])
@@ -32,7 +35,7 @@ def test_a_relation_points_at_the_last_word_of_its_anchor() -> None:
     batch = collate(bank_of_one([3, 5, 0]), TOKENIZER, TINY, torch.tensor([0]), [(0, question)])
     assert batch.phrases.tolist() == [[0, 2], [0, 7]]
     assert batch.phrase_labels.tolist() == [[0, 1, 0], [1, 0, 0]]
-    assert batch.pointer[0] == 7 and (batch.pointer[1:] == -1).all()
+    assert batch.pointer[0].tolist() == [7, batch.words.shape[1]] and (batch.pointer[1:] == -1).all()
     assert batch.anchor[0].tolist() == [1, 0, 0] and batch.target[0].tolist() == [0, 1, 0]
     assert batch.answers[0].tolist() == [TRK] + [END] * (TINY.max_targets - 1)
 
@@ -42,9 +45,26 @@ def test_the_same_phrase_twice_is_found_twice_and_no_anchor_points_nowhere() -> 
     question = Question("the can and the can", slots, "union")
     batch = collate(bank_of_one([5]), TOKENIZER, TINY, torch.tensor([0]), [(0, question)])
     assert batch.phrases.tolist() == [[0, 1], [0, 4]]
-    assert batch.pointer[:2].tolist() == [batch.words.shape[1]] * 2, "none"
+    assert batch.pointer[:2].tolist() == [[batch.words.shape[1]] * 2] * 2, "none"
     assert batch.answers[0, :2].tolist() == [TRK, REJ]
     assert batch.present[:2].tolist() == [1.0, 0.0] and batch.used[:2].all() and not batch.used[2:].any()
+
+
+def test_unknown_words_change_what_is_said_and_nothing_of_what_is_meant() -> None:
+    facts = [WorldFacts(draw_world("train", index)) for index in range(6)]
+    rng = np.random.default_rng(0)
+    asker, changed = Questioner(rng, frozenset()), 0
+    for number in range(120):
+        question = asker.draw(facts[number % len(facts)])
+        new = with_unknown_words(question, rng)
+        changed += new.text != question.text
+        assert [(s.targets, s.candidates, s.anchors) for s in new.slots] == [
+            (s.targets, s.candidates, s.anchors) for s in question.slots
+        ]
+        assert [w for w in new.text.split() if w != UNKNOWN] == question.text.split()
+        for slot in new.slots:
+            assert all(words in new.text for words, _ in slot.phrases)
+    assert changed > 60
 
 
 def test_a_target_that_no_latent_covers_is_not_held_against_the_model() -> None:

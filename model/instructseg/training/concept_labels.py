@@ -45,9 +45,10 @@ def concept_labels(facts: SceneFacts | WorldFacts) -> ConceptLabels:
         for a, b in pairs:  # a comes before b for sure
             labels.orders[a, b, ORDERS.index(name)], labels.orders[b, a, ORDERS.index(name)] = 1, 0
     for column, name in enumerate(DOINGS):
-        doing = _doing_in_picture(facts, ids, name) if old else _doing(facts, frozenset(ids), name)
-        if doing is not None:
-            labels.doings[ids, column] = [number in doing for number in ids]
+        for number in ids:
+            doing = _doing_in_picture(facts, number, name) if old else _doing(facts, number, name)
+            if doing is not None:
+                labels.doings[number, column] = doing
     return labels
 
 
@@ -107,13 +108,13 @@ def _orders_of_pictures(facts: SceneFacts, ids: list[int]) -> dict[str, list[tup
     }
 
 
-def _doing(facts: WorldFacts, ids: frozenset[int], name: str) -> frozenset[int] | None:
-    if name == "displaced":
-        return Questioner.moved(facts, ids, name)
-    return AbsentWriter.doing(facts, ids, name)
+def _doing(facts: WorldFacts, number: int, name: str) -> bool | None:
+    alone = frozenset({number})
+    found = Questioner.moved(facts, alone, name) if name == "displaced" else AbsentWriter.doing(facts, alone, name)
+    return None if found is None else bool(found)
 
 
-def _doing_in_picture(facts: SceneFacts, ids: list[int], name: str) -> frozenset[int] | None:
+def _doing_in_picture(facts: SceneFacts, number: int, name: str) -> bool | None:
     if name not in ("any", "left", "right", "toward", "away"):
         return None
-    return frozenset(i for i in ids if (facts.motion[i] != "still" if name == "any" else facts.motion[i] == name))
+    return facts.motion[number] != "still" if name == "any" else facts.motion[number] == name

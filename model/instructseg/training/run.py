@@ -14,7 +14,7 @@ import torch
 
 from ..checkpoints import read_json
 from ..core import BadInput
-from ..data.instructions import training_words
+from ..data.tabletop2.wider_wordings import training_words
 from ..modules.perception import Perception
 from ..recipes.unified.checkpoint import save_checkpoint
 from ..recipes.unified.configuration import UnifiedConfig
