@@ -9,6 +9,8 @@ from ...core import BadInput
 from ...data.scene import CLUTTER
 from .backbones import LANGUAGE, PERCEPTION, Backbone, VisionBackbone
 
+FORMAT = 2  # of a checkpoint; 1 had no scene concepts
+
 
 @dataclasses.dataclass(frozen=True)
 class UnifiedConfig:
@@ -82,10 +84,15 @@ class UnifiedConfig:
         unknown = sorted(set(values) - known - {"recipe", "format"})
         if unknown:
             raise BadInput(f"unknown key(s) {unknown} in the unified configuration; known are {sorted(known)}")
+        if values.get("format", FORMAT) != FORMAT:
+            raise BadInput(
+                f"this checkpoint of the recipe unified has format {values['format']!r}, this version reads {FORMAT}: "
+                "train it again (docs/training_default.md), or use the version it was written with"
+            )
         picked = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         for name, kind in (("vision_backbone", VisionBackbone), ("language_backbone", Backbone)):
             picked[name] = kind.from_value(name, picked.get(name))
         return cls(**picked)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"recipe": "unified", "format": 1, **dataclasses.asdict(self)}
+        return {"recipe": "unified", "format": FORMAT, **dataclasses.asdict(self)}
