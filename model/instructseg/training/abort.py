@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from ..core import BadInput
@@ -24,7 +23,10 @@ class AbortRules:
         for index, rule in enumerate(self.rules):
             if rule.loss is None or step < min(rule.after, ALL_LOSSES_SEEN):
                 continue
-            value = self._value(index, "loss", rule.loss, losses)
+            if rule.loss not in losses:
+                known = ", ".join(sorted(losses))
+                raise BadInput(f"{self.stage}.abort[{index}].loss must be one of {known}; got {rule.loss!r}")
+            value = losses[rule.loss]
             if step >= rule.after and not value < rule.below:
                 raise TrainingStopped(
                     f"{self._broken(index, step)} the loss {rule.loss} must be below {rule.below:g}; it is "
@@ -32,25 +34,18 @@ class AbortRules:
                 )
 
     def judge_validation(self, step: int, figures: Mapping[str, float]) -> None:
-        """figures: of a validation after ``step`` steps. Raises as :meth:`judge_losses`; the names are judged at every
-        validation, also before the rule holds."""
+        """figures: of a validation after ``step`` steps; of what is not asked there, there is none. Raises
+        TrainingStopped where a rule is broken, or its figure missing."""
         for index, rule in enumerate(self.rules):
-            if rule.validation is None:
+            if rule.validation is None or step < rule.after:
                 continue
-            value = self._value(index, "validation", rule.validation, figures)
-            if step >= rule.after and not value >= rule.at_least:
-                measured = "it was not measured" if math.isnan(value) else f"it is {value:.4g}"
+            value = figures.get(rule.validation)
+            if value is None or not value >= rule.at_least:
+                measured = f"there are {', '.join(sorted(figures))}" if value is None else f"it is {value:.4g}"
                 raise TrainingStopped(
                     f"{self._broken(index, step)} the validation's {rule.validation} must be at least "
                     f"{rule.at_least:g}; {measured}. {self._advice(index)}"
                 )
-
-    def _value(self, index: int, what: str, name: str, values: Mapping[str, float]) -> float:
-        if name not in values:
-            raise BadInput(
-                f"{self.stage}.abort[{index}].{what} must be one of {', '.join(sorted(values))}; got {name!r}"
-            )
-        return values[name]
 
     def _broken(self, index: int, step: int) -> str:
         return (

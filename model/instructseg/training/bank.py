@@ -17,15 +17,15 @@ from ..data.scene import Episode, SceneObject
 from ..data.tabletop2.drawing import draw_episode
 from ..data.tabletop2.facts import WorldFacts
 from ..data.tabletop2.world import draw_world
+from .plan import SOURCES
 
 CLIP_TIMES = (-1.5, -1.0, -0.5, 0.0, 0.4, 1.2)  # seconds; the fourth is the key frame, the last two are the future
 KEY = 3
-SOURCES = ("flat", "tabletop", "drawn2", "tabletop2")  # version 1 and 2 of the scenes: drawn in 2-D, rendered by MuJoCo
 WORLDS_PER_SHARD = 1000  # scenes of version 2 have numbers; a shard takes those from its seed times this
 
 
 def generate_shard(path: Path, source: str, split: str, seed: int, episodes: int, width: int, height: int) -> None:
-    """Write ``episodes`` episodes of one source (:func:`episode_sampler`) as a shard; finished shards are left alone."""
+    """Write ``episodes`` episodes of a source (:func:`episode_sampler`) as a shard; a finished one is left alone."""
     if (path / "episodes.json").exists():
         return
     path.mkdir(parents=True, exist_ok=True)

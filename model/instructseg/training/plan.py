@@ -55,7 +55,11 @@ class PerceptionPlan:
     )  # fmt: skip
     validate_every: int = key("steps between two validations", 1000, low=1)
     log_every: int = key("steps between two lines of the log and points of the curves", 50, low=1)
-    abort: tuple[AbortRule, ...] = key("early abort rules", (), of="rules with after and what must hold")
+    abort: tuple[AbortRule, ...] = key(
+        "early abort rules",
+        (AbortRule(1500, loss="color", below=1.2), AbortRule(2000, validation="recall", at_least=0.2)),
+        of="rules with after and what must hold",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,11 @@ class LanguagePlan:
     )  # fmt: skip
     validate_every: int = key("steps between two validations", 600, low=1)
     log_every: int = key("steps between two lines of the log and points of the curves", 100, low=1)
-    abort: tuple[AbortRule, ...] = key("early abort rules", (), of="rules with after and what must hold")
+    abort: tuple[AbortRule, ...] = key(
+        "early abort rules",
+        (AbortRule(1500, loss="motion", below=1.0), AbortRule(1800, validation="attribute", at_least=0.3)),
+        of="rules with after and what must hold",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _needed(field: dataclasses.Field) -> bool:
 
 
 def _structured(default: Any) -> bool:
-    return dataclasses.is_dataclass(default) or default in ({}, ())
+    return dataclasses.is_dataclass(default) or isinstance(default, tuple) or default == {}
 
 
 def _value(name: str, kind: Any, field: dataclasses.Field, value: Any) -> Any:
