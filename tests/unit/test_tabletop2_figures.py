@@ -117,7 +117,7 @@ def test_right_answers_give_full_figures(renderer: WorldRenderer) -> None:
     table = tabletop2.summarise(evaluated(renderer, (0, 4)))
     whole = table["all"]
     assert whole["present"] >= 12 and whole["absent"] == 6
-    for name in ("iou", "accuracy_0.5", "j_and_f", "t_acc", "n_acc", "f1"):
+    for name in ("iou", "accuracy_0.5", "j_and_f", "t_acc", "n_acc", "f1", "giou", "ciou"):
         assert (whole[name].value, whole[name].low, whole[name].high) == (1.0, 1.0, 1.0)
     assert table["returns"]["present"] == 1
     assert table["absent"]["n_acc"].value == 1.0 and table["absent"]["f1"].value is None
@@ -138,6 +138,11 @@ def test_refusals_and_false_alarms_count_where_they_happen(renderer: WorldRender
     assert table["superlative"]["t_acc"].value == 1.0
     assert table["absent"]["n_acc"].value == table["all"]["n_acc"].value == 0.0
     assert set(tabletop2.absent_details(answers)) == {a.detail for a in answers if a.kind == "absent"}
+    present, absent = table["all"]["present"], table["all"]["absent"]
+    kept = [a for a in answers if a.present and a.kept]
+    assert table["all"]["giou"].value == pytest.approx(sum(a.iou for a in kept) / (present + absent), abs=1e-3)
+    shared, covered = (sum(getattr(a, name) for a in answers) for name in ("shared", "covered"))
+    assert table["all"]["ciou"].value == pytest.approx(shared / covered, abs=1e-3) and shared < covered
     alarms, hits = 6, table["all"]["present"] - len(uses)
     assert table["all"]["f1"].value == pytest.approx(2 * hits / (2 * hits + alarms + len(uses)), abs=1e-4)
 

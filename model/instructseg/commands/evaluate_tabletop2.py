@@ -105,6 +105,7 @@ def run(arguments: argparse.Namespace, segmenter: Segmenter | None = None) -> in
     answers = tabletop2.evaluate_cases(segmenter, cases, seen=page and page.add)
     table, absent = tabletop2.summarise(answers), tabletop2.absent_details(answers)
     print(tabletop2.format_table(table))
+    print(f"over all targets of the key frames: gIoU {table['all']['giou']}, cIoU {table['all']['ciou']}")
     print("absent targets refused: " + "; ".join(f"{name} {share}" for name, share in absent.items()))
     wrong = sorted((x for x in answers if x.error > 0), key=lambda x: (-x.error, -abs(x.score - 0.5)))
     if a.out is not None:

@@ -38,6 +38,8 @@ class Answer(SlotRecord):
     f: float | None = None
     hidden: int = 0
     false_masks: int = 0
+    shared: int = 0  # pixels of the key frame that mask and target share
+    covered: int = 0  # that either covers
 
     @property
     def j_and_f(self) -> float | None:
@@ -97,6 +99,7 @@ def _answer(
         min(ious[1:], default=0.0), number, slot, targets, given.reason if given else NO_ANSWER,
         question.about, question.detail,
         hidden=int((~shown).sum()), false_masks=int(masks.any(axis=(1, 2))[~shown].sum()),
+        shared=int(np.count_nonzero(masks[0] & truth[0])), covered=int(np.count_nonzero(masks[0] | truth[0])),
     )  # fmt: skip
     if shown.any():
         scores = score_video(masks[shown], truth[shown])
@@ -108,8 +111,9 @@ def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, Estimate | int]]
     """By type and over all.
 
     iou, accuracy (IoU over 0.5): key frame, present targets, a refused one counts 0. j_and_f: all frames that show a
-    present target. t_acc: present targets kept; n_acc: absent ones refused; f1: of the presence decision. The row of a
-    type counts the absent targets whose question has its form; the row ``absent`` counts all of them.
+    present target. t_acc: present targets kept; n_acc: absent ones refused; f1: of the presence decision. giou, ciou:
+    key frame, present and absent targets, as ``refusal.refusal_scores`` defines them for gRefCOCO, with blank masks for
+    what is refused. The row of a type counts the absent targets whose question has its form; the row ``absent`` counts all of them.
     """
     table = {}
     for kind in (*KINDS, "all"):
@@ -145,6 +149,10 @@ def _figures(rows: list[Answer]) -> dict[str, Estimate | int]:
         "t_acc": intervals.mean([float(a.kept) for a in present], scenes),
         "n_acc": intervals.mean([float(not a.kept) for a in absent], no_scenes),
         "f1": intervals.ratio_of_sums(hits, decided, [a.episode for a in rows]) if present else Estimate(None),
+        "giou": intervals.mean([a.iou if a.present else float(not a.kept) for a in rows], [a.episode for a in rows]),
+        "ciou": intervals.ratio_of_sums(
+            [float(a.shared) for a in rows], [float(a.covered) for a in rows], [a.episode for a in rows]
+        ) if present else Estimate(None),
     }
 
 
