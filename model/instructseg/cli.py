@@ -1,7 +1,8 @@
 """``instructseg``: segment, train, eval, data, inspect and recipes from the command line, without ROS.
 
 Exit codes: 0 done (a refusal by the model is an answer, not an error), 1 the model failed on some frames, 2 the input
-or the call was wrong, 130 interrupted. An error is one line that names the thing, its value and the remedy.
+or the call was wrong, 75 --stop-after ended a training before it was finished, 130 interrupted. An error is one line
+that names the thing, its value and the remedy.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def test_options_of_the_default_recipe_and_a_configuration_do_not_mix(
     config = configuration(tmp_path)
     for words, said in (
         ((config, "--out", tmp_path, "--smoke"), "--smoke belongs to the default recipe's training"),
-        ((config, "--out", tmp_path, "--flat-episodes", "3"), "--flat-episodes belongs to the default recipe"),
+        ((config, "--out", tmp_path, "--set", "seed=3"), "--set belongs to the default recipe's training"),
+        ((config, "--out", tmp_path, "--stop-after", "3"), "--stop-after belongs to the default recipe's training"),
         (("--out", tmp_path, "--resume"), "--resume and --export need a CONFIG"),
         ((config, "--out", tmp_path / "none", "--export"), "holds no saved state; train first"),
     ):

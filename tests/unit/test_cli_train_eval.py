@@ -16,7 +16,8 @@ from instructseg.commands import evaluate, train
 from instructseg.core import BadInput, EncodedFrame, Grounding, Segmenter, Target, TargetMask
 from instructseg.evaluation.tabletop import SlotRecord
 from instructseg.registry import RECIPES
-from instructseg.training.plan import SMOKE, TrainingPlan
+from instructseg.training.plan import SMOKE, TrainingPlan, plan_of
+from instructseg.training.stopping import StopRequest, TrainingPaused
 
 
 class EverythingSegmenter(Segmenter):
@@ -38,46 +39,38 @@ class EverythingSegmenter(Segmenter):
 
 
 def plan_from(*words: object) -> TrainingPlan:
-    return train.plan_of(cli.build_parser().parse_args(["train", "--out", "unused", *map(str, words)]))
+    return train.plan_from(cli.build_parser().parse_args(["train", "--out", "unused", *map(str, words)]))
 
 
-def test_the_plan_comes_from_smoke_then_the_file_then_the_options(tmp_path: Path) -> None:
+def test_the_plan_comes_from_smoke_then_the_file_then_the_settings(tmp_path: Path) -> None:
     assert plan_from() == TrainingPlan()
-    assert plan_from("--smoke") == TrainingPlan(**SMOKE)
-    config = tmp_path / "plan.yaml"
-    config.write_text("flat_episodes: 7\nseed: 3\nlanguage_minutes: 2\n")
-    plan = plan_from("--smoke", "--config", config, "--seed", "5")
-    assert (plan.flat_episodes, plan.seed, plan.language_minutes, plan.tabletop_episodes) == (7, 5, 2, 0)
-
-
-def test_a_shown_default_is_the_plans_default(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main(["train", "--help"])
-    assert left.value.code == 0
-    assert "(default: 3600)" in " ".join(capsys.readouterr().out.split())
+    assert plan_from("--smoke") == plan_of(SMOKE)
+    path = tmp_path / "plan.yaml"
+    path.write_text("scenes: {flat: 7}\nseed: 3\nlanguage: {minutes: 2}\n")
+    plan = plan_from("--smoke", "--plan", path, "--set", "seed=5", "--set", "perception.batch=2")
+    assert (plan.scenes, plan.seed, plan.language.minutes, plan.perception.batch) == ({"flat": 7}, 5, 2, 2)
+    assert plan.perception.minutes == SMOKE["perception"]["minutes"]
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("flat_episode: 7", "unknown key(s) flat_episode in the training plan; known are flat_episodes, tabletop"),
-        ("flat_episodes: many", "flat_episodes must be a whole number of at least 0; got 'many'"),
-        ("flat_episodes: 1.5", "got 1.5"),
-        ("flat_episodes: true", "got True"),
-        ("threads: 0", "threads must be a whole number of at least 1; got 0"),
-        ("language_minutes: 0", "language_minutes must be a number above 0; got 0"),
-        ("language_minutes: .nan", "got nan"),
+        ("flat_episodes: 7", "unknown key flat_episodes; known are scenes, validation"),
+        ("scenes: {flat: many}", "scenes.flat must be a whole number of at least 0; got 'many'"),
+        ("threads: 0", "threads must be a whole number of at least 1 and at most 1024; got 0"),
+        ("language: {minutes: .nan}", "language.minutes must be a number above 0; got nan"),
+        ("seed: 1\nseed: 2", "the key 'seed' twice"),
         ("- a list", "must hold lines of the form 'key: value'; got list"),
         ("", "got NoneType"),
         ("a: [b", "cannot be read"),
-        ("7: x", "unknown key(s) 7"),
+        ("7: x", "unknown key 7"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
     ],
 )
-def test_a_bad_configuration_is_one_line_that_names_it(tmp_path: Path, capsys, content: str, what: str) -> None:
+def test_a_bad_plan_is_one_line_that_names_it(tmp_path: Path, capsys, content: str, what: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(content)
-    assert cli.main(["train", "--out", str(tmp_path / "o"), "--config", str(path)]) == 2
+    assert cli.main(["train", "--out", str(tmp_path / "o"), "--plan", str(path)]) == 2
     error = capsys.readouterr().err
     assert what in error
     assert "plan.yaml" in error
@@ -85,11 +78,45 @@ def test_a_bad_configuration_is_one_line_that_names_it(tmp_path: Path, capsys, c
     assert not (tmp_path / "o").exists()
 
 
-def test_no_configuration_file_and_nothing_to_train_on(tmp_path: Path, capsys) -> None:
-    assert cli.main(["train", "--out", str(tmp_path), "--config", str(tmp_path / "none.yaml")]) == 2
-    assert "none.yaml cannot be read" in capsys.readouterr().err
-    assert cli.main(["train", "--out", str(tmp_path), "--flat-episodes", "0", "--tabletop-episodes", "0"]) == 2
-    assert "nothing to train on" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--plan", "none.yaml"], "none.yaml cannot be read"),
+        (["--set", "scenes={}"], "nothing to train on"),
+        (["--set", "seed"], "--set seed must have the form KEY=VALUE"),
+    ],
+)
+def test_what_is_no_plan_at_all(tmp_path: Path, capsys, words: list[str], what: str) -> None:
+    assert cli.main(["train", "--out", str(tmp_path / "o"), *words]) == 2
+    assert what in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_place_to_train_in_and_no_time_to_train_for(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["train", "--smoke", "--out", str(tmp_path / "file")]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        cli.main(["train", "--smoke", "--out", str(tmp_path), "--stop-after", "0"])
+    assert left.value.code == 2
+
+
+@pytest.mark.parametrize(("signalled", "code"), [(False, 75), (True, 130)])
+def test_a_training_that_was_stopped_says_that_it_is_not_finished(
+    tmp_path: Path, capsys, monkeypatch, signalled: bool, code: int
+) -> None:
+    from instructseg.training import run
+
+    def paused(out: Path, plan: TrainingPlan, stop: StopRequest) -> None:
+        assert stop.minutes == 3.5 and plan == plan_of(SMOKE)
+        if signalled:
+            stop.signalled.set()
+        raise TrainingPaused("perception stopped at step 7, which is saved")
+
+    monkeypatch.setattr(run, "run_training", paused)
+    assert cli.main(["train", "--smoke", "--out", str(tmp_path), "--stop-after", "3.5"]) == code
+    said = capsys.readouterr().out
+    assert said == "not finished: perception stopped at step 7, which is saved; run the same command again to go on\n"
 
 
 def evaluate_with(segmenter: Segmenter, *words: object) -> int:

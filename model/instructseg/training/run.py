@@ -106,8 +106,10 @@ def _encode(perception: Perception, scenes: EpisodeBank, cache: Path, stop: Stop
     cache.mkdir(parents=True, exist_ok=True)
     parts = []
     for path in scenes.paths:
-        stop.check("scenes were encoded")
-        parts.append(encode_bank(perception, EpisodeBank([path]), cache / f"{path.name}.pt"))
+        file = cache / f"{path.name}.pt"
+        if not file.exists():
+            stop.check("scenes were encoded")
+        parts.append(encode_bank(perception, EpisodeBank([path]), file))
     return LatentBank.join(parts)
 
 

@@ -36,9 +36,7 @@ class WarmStart:
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
-            f"{len(self.copied)} tensors copied, {len(self.by_name)} by the names of their rows, {len(self.left)} not"
-        )
+        return f"{len(self.copied)} tensors copied, {len(self.by_name)} by their rows' names, {len(self.left)} left"
 
 
 def start_from(perception: nn.Module, config: UnifiedConfig, checkpoint: str) -> WarmStart:
