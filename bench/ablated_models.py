@@ -12,19 +12,18 @@ import torch
 
 from instructseg.modules.object_latents import ObjectLatents
 from instructseg.modules.relational_mask_head import HeadScores
+from instructseg.modules.scene_concepts import ConceptNetwork, SceneConcepts
 from instructseg.modules.video_perceiver import VideoPerceiver
 from instructseg.recipes.unified.modeling import REJ, TRK, Reasoning, UnifiedModel
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """name: for the command line. without: what is taken out, in words. model: the network. unsupervised: names of the
-    losses of ``training/language_losses.py`` that are left out."""
+    """name: for the command line. without: what is taken out, in words. model: the network."""
 
     name: str
     without: str
-    model: type[UnifiedModel] = UnifiedModel
-    unsupervised: tuple[str, ...] = ()
+    model: type[UnifiedModel]
 
 
 class KeyFramePerceiver(VideoPerceiver):
@@ -74,6 +73,30 @@ class WithoutRejectHead(UnifiedModel):
     def score(self, reasoning: Reasoning, *given, **named) -> HeadScores:
         said = (reasoning.answers[..., TRK] - reasoning.answers[..., REJ]).flatten()
         return dataclasses.replace(super().score(reasoning, *given, **named), presence=said)
+
+
+class UntaughtConcepts(ConceptNetwork):
+    """What the losses see of the concepts teaches them nothing."""
+
+    def forward(self, latents: ObjectLatents, motion: torch.Tensor) -> SceneConcepts:
+        known = super().forward(latents, motion)
+        return SceneConcepts(known.relations.detach(), known.orders.detach(), known.doings.detach())
+
+
+class WithoutSupervision(UnifiedModel):
+    """Concepts and the choice among them are learned from the answers alone."""
+
+    def __init__(self, *given, **named) -> None:
+        super().__init__(*given, **named)
+        self.concepts.__class__ = UntaughtConcepts
+
+    def score(
+        self, reasoning: Reasoning, key: ObjectLatents, motion: torch.Tensor, scene: torch.Tensor,
+        concepts: SceneConcepts | None = None,
+    ) -> HeadScores:  # fmt: skip
+        learned = ConceptNetwork.forward(self.concepts, key, motion)
+        scores = super().score(reasoning, key, motion, scene, learned)
+        return dataclasses.replace(scores, choice=scores.choice.detach())
 
 
 class InOneSequence(UnifiedModel):
@@ -151,6 +174,6 @@ ABLATIONS = (
     Ablation("fusion", "text fusion: words do not see the latents", WithoutFusion),
     Ablation("reject", "reject head: presence is the language model's answer", WithoutRejectHead),
     Ablation("layout", "latents first: instead words first, latents see them", TextFirst),
-    Ablation("concepts", "supervision of the scene's concepts", unsupervised=("concepts", "choice")),
+    Ablation("concepts", "supervision of the scene's concepts and of their choice", WithoutSupervision),
 )
-WHOLE = Ablation("whole", "nothing")
+WHOLE = Ablation("whole", "nothing", UnifiedModel)

@@ -6,7 +6,8 @@ how often exactly the right latents are chosen, by type of question, and how oft
 right ("kept", "rejected"). A difference has a 95 % interval over scenes; it says nothing about another start of the
 training, for which there are ``--seeds``. "clip" and "motion" take the same away: how they differ is chance.
 
-The shared encoder is not trained twice: its figures say what a second one would cost.
+The shared encoder is not trained twice: its figures say what a second one would cost. A run that was killed goes on
+with the same command.
 """
 
 from __future__ import annotations
@@ -19,27 +20,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from instructseg.evaluation import intervals
 from instructseg.recipes.unified.checkpoint import load_checkpoint
 from instructseg.recipes.unified.modeling import UnifiedModel
 from instructseg.training.bank import EpisodeBank, generate_shard
-from instructseg.training.language_losses import language_losses, think
+from instructseg.training.language_losses import think
+from instructseg.training.language_stage import train_language
 from instructseg.training.latent_bank import LatentBank, encode_bank
-from instructseg.training.questions import Asker, ask_every_scene, make_batch
-from instructseg.training.state import weight_average
+from instructseg.training.questions import Asker, ask_every_scene
 
 from .ablated_models import ABLATIONS, WHOLE, Ablation
 from .figures import Figure, figure
 from .options import MeasurementFailed, Options
 
 STEPS, QUICK_STEPS = 1500, 5
-SCENES, QUESTIONS = 24, 8  # of a step
 DRAWN = {"train": 600, "val": 100}  # scenes that are drawn where no folder is given
 QUICK_DRAWN = {"train": 6, "val": 4}
+TOTALS = ("all", "kept", "rejected")
 ASKED = 12  # questions about each validation scene
-LEARNING_RATE = 1.2e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,37 +61,43 @@ class Outcome:
 
     def of(self, kind: str) -> list[tuple[int, float]]:
         """(scene, right) of this type over all seeds; kind "all": all targets that are there."""
-        wanted = lambda j: j.kind == kind or (kind == "all" and j.kind not in ("kept", "rejected"))  # noqa: E731
+        wanted = lambda j: j.kind == kind or (kind == "all" and j.kind not in TOTALS)  # noqa: E731
         return [(j.scene, float(j.right)) for answers in self.answers for j in answers if wanted(j)]
 
 
 def measure(options: Options) -> tuple[list[Figure], dict[str, Any]]:
     chosen = (WHOLE, *chosen_ablations(options.without))
     shipped, tokenizer, _ = load_checkpoint(options.checkpoint or None)
-    train, validation = (_encoded(options, shipped, split) for split in ("train", "val"))
+    bank, validation = (_encoded(options, shipped, split) for split in ("train", "val"))
     if not any(judged.kind == "kept" for judged in judge(shipped, tokenizer, validation)):
         raise MeasurementFailed("no latent covers any target of the validation scenes; is this perception trained?")
     steps = options.steps or options.repetitions(STEPS, QUICK_STEPS)
-    outcomes = [Outcome(ablation) for ablation in chosen]
+    folder = options.out / "ablations" / f"{len(bank)}-scenes-{steps}-steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes, states = [Outcome(ablation) for ablation in chosen], []
     for seed in range(options.seeds):
         for outcome in outcomes:
             name = outcome.ablation.name
             options.say(f"{name}, seed {seed}: {steps} steps")
             model = build(outcome.ablation, shipped, seed)
-            losses, seconds = train_steps(model, tokenizer, train, steps, seed, outcome.ablation.unsupervised)
+            states.append(folder / f"{name}-{seed}.pt")
+            losses, seconds = train(model, tokenizer, bank, steps, seed, states[-1])
             outcome.losses.append(losses)
             outcome.step_s.append(seconds)
             outcome.answers.append(judge(model, tokenizer, validation))
             options.say(f"{name}: {np.mean([right for _, right in outcome.of('all')]):.3f} of all targets right")
     for line in rows(outcomes):
         options.say(line)
+    for state in states:  # what is finished must not be mistaken for another run's
+        state.unlink()
     figures = [
         figure(f"{outcome.ablation.name}: {kind}", "%", 100 * float(np.mean([right for _, right in outcome.of(kind)])))
         for outcome in outcomes
-        for kind in kinds_of(outcomes)
-    ]
+        for kind in TOTALS
+        if outcome.of(kind)
+    ]  # by type of question: in the table above and in the details
     details = {
-        "steps": steps, "seeds": options.seeds, "training scenes": len(train), "validation scenes": len(validation),
+        "steps": steps, "seeds": options.seeds, "training scenes": len(bank), "validation scenes": len(validation),
         "questions": len(outcomes[0].answers[0]), "variants": [_details(outcomes[0], one) for one in outcomes],
     }  # fmt: skip
     return figures + second_encoder(shipped, options.repetitions(30, 2)), details
@@ -116,37 +121,14 @@ def build(ablation: Ablation, shipped: UnifiedModel, seed: int) -> UnifiedModel:
     return model
 
 
-def train_steps(
-    model: UnifiedModel, tokenizer, bank: LatentBank, steps: int, seed: int, unsupervised: Sequence[str] = (),
-    scenes: int = SCENES, questions: int = QUESTIONS,
-) -> tuple[dict[str, float], float]:  # fmt: skip
-    """As ``training/language_stage.py`` trains, for a number of steps instead of a time. The model gets its averaged
-    weights. Returns running means of the losses, and seconds a step."""
-    model.perception.requires_grad_(False).eval()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=1e-2, betas=(0.9, 0.98))
-    average = weight_average(model, 0.996)
-    rng = np.random.default_rng([seed, 7])
-    torch.manual_seed(seed)
-    running: dict[str, float] = {}
-    began = time.monotonic()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            warm = min(1.0, (step + 1) / min(150, max(1, steps // 4)))
-            group["lr"] = LEARNING_RATE * warm * (0.5 + 0.5 * float(np.cos(np.pi * step / steps))) + 1e-6
-        model.train()
-        model.perception.eval()
-        losses = language_losses(model, bank, make_batch(bank, tokenizer, model.config, rng, scenes, questions))
-        optimizer.zero_grad(set_to_none=True)
-        sum(loss for name, loss in losses.items() if name not in unsupervised).backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        average.update_parameters(model)
-        for name, loss in losses.items():
-            running[name] = 0.97 * running.get(name, loss.item()) + 0.03 * loss.item()
-    seconds = (time.monotonic() - began) / steps
-    model.load_state_dict(average.module.state_dict())
-    return {name: round(value, 4) for name, value in running.items()}, seconds
+def train(
+    model: UnifiedModel, tokenizer, bank: LatentBank, steps: int, seed: int, state: Path
+) -> tuple[dict[str, float], float]:
+    """As the recipe trains, for a number of steps. state: written meanwhile, and resumed from. Returns smoothed losses
+    at the end, and seconds a step."""
+    train_language(model, tokenizer, bank, state, 0.0, seed=seed, steps=steps)
+    done = torch.load(state, weights_only=True)
+    return {name: round(loss, 4) for name, loss in done["smoothed"].items()}, done["seconds"] / done["step"]
 
 
 @torch.inference_mode()
@@ -167,8 +149,8 @@ def judge(model: UnifiedModel, tokenizer, bank: LatentBank, questions: int = ASK
 
 
 def kinds_of(outcomes: Sequence[Outcome]) -> list[str]:
-    named = sorted({j.kind for answers in outcomes[0].answers for j in answers} - {"kept", "rejected"})
-    return [kind for kind in (*named, "all", "kept", "rejected") if outcomes[0].of(kind)]
+    named = sorted({j.kind for answers in outcomes[0].answers for j in answers} - set(TOTALS))
+    return [kind for kind in (*named, *TOTALS) if outcomes[0].of(kind)]
 
 
 def difference(whole: Outcome, other: Outcome, kind: str) -> intervals.Estimate:

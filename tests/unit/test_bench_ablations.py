@@ -18,6 +18,7 @@ from bench.ablations import Judged, Outcome
 from bench.options import MeasurementFailed, Options
 from instructseg.modules.object_latents import ObjectLatents
 from instructseg.training.bank import CLIP_TIMES, KEY, EpisodeBank, generate_shard
+from instructseg.training.language_losses import language_losses
 from instructseg.training.latent_bank import LatentBank, encode_bank
 from instructseg.training.questions import make_batch
 
@@ -140,22 +141,35 @@ def test_all_begin_alike_with_the_perception_that_is_there() -> None:
         assert torch.equal(first[f"perception.{name}"], weight)
 
 
-def test_training_is_repeatable_and_leaves_out_what_is_not_supervised(latents: LatentBank) -> None:
+def test_training_is_repeatable_and_resumes(latents: LatentBank, tmp_path: Path) -> None:
     shipped, tokenizer = tiny_model()
 
-    def trained(*unsupervised: str) -> tuple[dict, dict]:
+    def trained(state: str) -> dict[str, torch.Tensor]:
         model = ablations.build(WHOLE, shipped, 0)
-        losses, seconds = ablations.train_steps(model, tokenizer, latents, 2, 0, unsupervised, scenes=2, questions=2)
-        assert seconds > 0
-        return losses, model.state_dict()
+        losses, seconds = ablations.train(model, tokenizer, latents, 2, 0, tmp_path / state)
+        assert seconds > 0 and {"target", "concepts"} <= set(losses)
+        return model.state_dict()
 
-    (losses, weights), (_, again), (_, without) = trained(), trained(), trained("concepts", "choice")
+    weights, again, read = trained("one"), trained("other"), trained("one")
     torch.testing.assert_close(again, weights, rtol=0, atol=0)
-    assert set(ABLATIONS[-1].unsupervised) <= {*losses, "choice"}, "the losses that are left out exist"
-    assert "concepts" in losses
-    changed = {name for name in weights if not torch.equal(weights[name], without[name])}
-    assert any(name.startswith("concepts.") for name in changed)
-    assert not any(name.startswith("perception.") for name in changed)
+    torch.testing.assert_close(read, weights, rtol=0, atol=0)
+    for name, weight in shipped.perception.state_dict().items():
+        assert torch.equal(weights[f"perception.{name}"], weight)
+
+
+def test_concepts_without_supervision_learn_from_answers_alone(latents: LatentBank) -> None:
+    batch = make_batch(latents, tiny_model()[1], TINY, np.random.default_rng(0), 3, 6)
+    ours, whole = (variant(kind).train() for kind in (ABLATIONS[-1].model, WHOLE.model))
+    losses = {}
+    for model in (ours, whole):
+        torch.manual_seed(4)
+        losses[model] = language_losses(model, latents, batch)
+    for name, loss in losses[whole].items():
+        torch.testing.assert_close(losses[ours][name], loss)
+    assert losses[whole]["concepts"].requires_grad and not losses[ours]["concepts"].requires_grad
+    losses[ours]["target"].backward()
+    assert all(p.grad.any() for p in (ours.concepts.relations.weight, ours.head.choose.weight))
+    assert losses[whole]["choice"].requires_grad and not losses[ours]["choice"].requires_grad
 
 
 def outcome(ablation: ablated_models.Ablation, right: list[bool]) -> Outcome:
@@ -193,6 +207,7 @@ def test_the_command_writes_every_variant_beside_the_whole(scenes: Path, tmp_pat
     assert (details["steps"], details["training scenes"], details["validation scenes"]) == (1, 4, 3)
     names = {f["name"] for f in report["figures"]}
     assert {"whole: all", "reject: rejected", "layout: kept", "a second encoder: parameters"} <= names
+    assert not list((tmp_path / "out").rglob("*.pt"))
     assert details["variants"][1]["difference"].keys() == details["variants"][0]["right"].keys()
 
 
