@@ -100,7 +100,7 @@ class GeneratedEpisodes:
         return self._count
 
     def __getitem__(self, index: int) -> Episode:
-        return self._sample(np.random.default_rng([self._seed, index, len(self._split)]), self._split)
+        return self._sample(np.random.default_rng([self._seed, index, len(self._split)]), self._split, index)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(self._count))
