@@ -49,7 +49,9 @@ def test_an_example_is_valid_and_holds_the_published_values(path: Path, tmp_path
         assert entry["split"] in benchmark(entry["benchmark"]).splits
     (tmp_path / path.name).write_text(text)
     config = read_config(tmp_path / path.name)
-    assert config.recipe == path.stem
+    assert config.recipe == path.stem.removesuffix("_large")
+    if path.stem.endswith("_large"):  # of which nothing was published
+        return
     module = __import__(f"{RECIPES[config.recipe].module.rpartition('.')[0]}.learner", fromlist=["learner"])
     published = module.PUBLISHED
     plan = optimisation_of(config, published)
