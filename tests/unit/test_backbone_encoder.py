@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -17,7 +18,7 @@ from instructseg.modules.folding import fold_batch_norm
 from instructseg.modules.language_backbone import build_language
 from instructseg.recipes.unified.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, VisionBackbone
 from instructseg.recipes.unified.subwords import renumbered, renumbered_embedding
-from instructseg.recipes.unified.tokenizer import CONTROL
+from instructseg.recipes.unified.tokenizer import CONTROL, build_tokenizer, last_pieces
 
 CHANNELS = (8, 10, 12, 14)
 
@@ -193,6 +194,20 @@ def test_no_text_gives_a_control_token_after_renumbering(text: str) -> None:
     controls = {byte_pairs().token_to_id(token) for token in ("<|endoftext|>", "<pad>", "<|im_start|>")}
     assert ids and all(i >= len(CONTROL) for i in ids)
     assert controls.isdisjoint(former[i - len(CONTROL)] for i in ids)
+
+
+def test_the_last_piece_of_every_word_is_known() -> None:
+    text = "the Schäkel left of  the red mug"
+    pieces, _ = renumbered(byte_pairs())
+    said = pieces.encode(text, add_special_tokens=False).ids
+    ends = last_pieces(pieces, text)
+    assert len(ends) == len(text.split()) and ends[-1] == len(said) - 1
+    begun = [0, *(end + 1 for end in ends)]
+    spelt = [pieces.decode(said[a:b]).strip() for a, b in itertools.pairwise(begun)]
+    assert spelt == text.split()
+    words = build_tokenizer(["the", "red", "mug"])
+    assert last_pieces(words, "the zzz red mug") == [0, 1, 2, 3]
+    assert last_pieces(words, "red, mug!") == [1, 3]
 
 
 def test_embeddings_follow_their_tokens() -> None:

@@ -6,6 +6,8 @@ vocabulary but not "added tokens": the pre-tokenizer splits brackets off, so no 
 
 from __future__ import annotations
 
+import bisect
+import re
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -42,3 +44,10 @@ def encode_words(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
     if len(ids) > limit:
         raise BadInput(f"an instruction for this recipe may have at most {limit} words; got {len(ids)}: say it shorter")
     return ids
+
+
+def last_pieces(tokenizer: Tokenizer, text: str) -> list[int]:
+    """For each word of the text, as white space divides it, the position among :func:`encode_words`'s tokens of its
+    last one."""
+    starts = [start for start, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
+    return [bisect.bisect_left(starts, word.end()) - 1 for word in re.finditer(r"\S+", text)]
