@@ -122,8 +122,9 @@ def _identity_loss(model, bank, batch, key: ObjectLatents, others: list[ObjectLa
         (o, bank.covered(batch.rows, t), abs(CLIP_TIMES[KEY] - CLIP_TIMES[t]))
         for o, t in zip(others, times, strict=True)
     ]
-    shift = 0.01 * torch.randn(len(ids), 1, 6) * torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # places move, sizes stay
-    moved = dataclasses.replace(key, geometry=key.geometry + shift.to(key.geometry))
+    moves = key.geometry.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # places move, sizes stay
+    shift = 0.01 * torch.randn(len(ids), 1, 6).to(key.geometry) * moves
+    moved = dataclasses.replace(key, geometry=key.geometry + shift)
     for other, other_ids, dt in [*pairs, (moved, ids, 0.07)]:
         same = (ids[:, :, None] == other_ids[:, None]) & (ids > 0)[:, :, None]  # (B, K, K')
         nowhere = ~same.any(-1, keepdim=True)
