@@ -67,10 +67,37 @@ class Questioner(AbsentWriter):
 
     def draw(self, facts: WorldFacts, absent_share: float = 0.4) -> Asked | None:
         """A question of any type for training, about what is not there with this probability."""
+        if self.chance(0.07):
+            half_there = self._union_in_part(facts) if self.chance(0.5) else self._no_use(facts)
+            if half_there is not None:
+                return half_there
         if self.chance(absent_share):
             return self.ask(facts, "absent")
         kinds = [KINDS[i] for i in self.rng.permutation(len(KINDS)) if KINDS[i] != "absent"]
         return next((asked for kind in kinds if (asked := self.ask(facts, kind)) is not None), None)
+
+    # --- absent things that the benchmark does not ask for
+
+    def _no_use(self, facts: WorldFacts) -> Asked | None:
+        """Something to do what nothing here is for."""
+        uses = wide.USES if self.wider() else w.USES
+        present = {o.shape for o in facts.objects}
+        fitting = [text for text, shapes in uses.items() if not present.intersection(shapes)]
+        if not fitting:
+            return None
+        text = self.one_of(fitting)
+        slot = Slot(frozenset(), frozenset(), phrases=((text, frozenset()),))
+        return Asked(self.carry(text), (slot,), "absent", "class", "use")
+
+    def _union_in_part(self, facts: WorldFacts) -> Asked | None:
+        """Two things of which one is not there."""
+        phrase, missing = self.phrase(facts), self._no_attribute(facts)
+        if missing is None or len(phrase.ids) != 1 or not self.may_name(phrase.shape, phrase.color):
+            return None
+        text, (slot,) = missing
+        parts = [(f"the {phrase.words}", phrase.slot(phrase.ids)), (text, slot)]
+        first, second = parts if self.chance(0.5) else parts[::-1]
+        return Asked(self.carry(f"{first[0]} and {second[0]}"), (first[1], second[1]), "several", "union", "several")
 
     # --- one function a type
 
