@@ -90,7 +90,7 @@ class LatentBank:
 def encode_bank(perception: Perception, bank: EpisodeBank, cache: Path | None = None) -> LatentBank:
     """Run perception over every frame, where it lies; with ``cache``, read the tensors from there when it exists. The
     bank's own tensors are on the CPU."""
-    facts = [bank.facts(index) for index in tqdm(range(len(bank)), desc="describing scenes", mininterval=5)]
+    facts = [bank.facts(index) for index in tqdm(range(len(bank)), desc="describing scenes", disable=None)]
     if cache is not None and cache.exists():
         tensors = torch.load(cache, weights_only=True)
         if len(tensors["ids"]) == len(facts):
@@ -99,7 +99,7 @@ def encode_bank(perception: Perception, bank: EpisodeBank, cache: Path | None = 
     columns: dict[str, list[torch.Tensor]] = {
         k: [] for k in ("appearance", "geometry", "score", "valid", "ids", "motions")
     }
-    for episode in tqdm(bank, desc="encoding scenes", total=len(bank), mininterval=5):
+    for episode in tqdm(bank, desc="encoding scenes", total=len(bank), disable=None):
         images = torch.from_numpy(np.array(episode.images)).permute(0, 3, 1, 2).to(device).float() / 255
         with torch.autocast(device.type, dtype=torch.bfloat16):
             maps = perception.encoder(images.contiguous(memory_format=torch.channels_last))

@@ -109,6 +109,7 @@ def _encode(perception: Perception, scenes: EpisodeBank, cache: Path, stop: Stop
         file = cache / f"{path.name}.pt"
         if not file.exists():
             stop.check("scenes were encoded")
+            log.info("encoding %s", path.name)
         parts.append(encode_bank(perception, EpisodeBank([path]), file))
     return LatentBank.join(parts)
 
