@@ -33,7 +33,7 @@ def facts() -> list[WorldFacts]:
 class Recording(Questioner):
     """Remembers what the carrier was put around."""
 
-    def carry(self, text: str) -> str:
+    def carry(self, text: str) -> tuple[str, int]:
         self.body = text
         return super().carry(text)
 

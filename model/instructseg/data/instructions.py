@@ -111,6 +111,7 @@ class Question:
     text: str
     slots: tuple[Slot, ...]
     kind: str
+    begin: int = dataclasses.field(default=0, kw_only=True)  # words of the text before what is asked: "can you see"
 
 
 class SceneFacts:
@@ -182,11 +183,15 @@ class QuestionWriter:
             slots_and_text = getattr(self, f"_{kind}")(facts, wanted)
             if slots_and_text is not None:
                 text, slots = slots_and_text
-                return Question(self._carry(text), slots, kind)
+                return self._asked(text, slots, kind)
         if kind != "attribute":
             return self.ask(facts, "attribute", wanted)
         nothing = Slot(frozenset(), frozenset())  # a scene too plain or too crowded for more: something it never shows
-        return Question(self._carry(f"the {self._one_of(FOREIGN_NOUNS)}"), (nothing,), "attribute")
+        return self._asked(f"the {self._one_of(FOREIGN_NOUNS)}", (nothing,), "attribute")
+
+    def _asked(self, text: str, slots: tuple[Slot, ...], kind: str) -> Question:
+        carrier = self._carrier()
+        return Question(carrier.format(text), slots, kind, begin=words_before(carrier))
 
     # --- kinds: each returns (text, slots) or None where this draw does not work out
 
@@ -333,14 +338,15 @@ class QuestionWriter:
         roll = self.rng.random()
         return words if roll < 0.06 else f"a {words}" if roll < 0.12 else f"the {words}"
 
-    def _carry(self, text: str) -> str:
+    def _carrier(self) -> str:
+        """What is said around an instruction, with ``{}`` in its place."""
         carriers = HELD_OUT_CARRIERS if self.held_out and self.rng.random() < 0.5 else CARRIERS
         if (
             not self.held_out and self.rng.random() < 0.2
         ):  # any talk around it: what carries the instruction must not matter
             before, after = self._talk(int(self.rng.integers(0, 7))), self._talk(int(self.rng.integers(0, 4)))
-            return " ".join((*before, text, *after))
-        text = self._one_of(carriers).format(text)
+            return " ".join((*before, "{}", *after))
+        text = self._one_of(carriers)
         if self.rng.random() < 0.08:  # spoken filler, or words that a recogniser got wrong
             text = self._one_of(
                 (f"{UNKNOWN} {text}", f"{UNKNOWN} {UNKNOWN} {text}", f"um {text}", f"ok {text}", f"{text} {UNKNOWN}")
@@ -352,6 +358,11 @@ class QuestionWriter:
 
     def _one_of(self, options):
         return options[self.rng.integers(len(options))]
+
+
+def words_before(carrier: str) -> int:
+    """How many words a carrier says before the instruction in it."""
+    return len(carrier[: carrier.index("{}")].split())
 
 
 def training_words() -> list[str]:

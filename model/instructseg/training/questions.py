@@ -10,10 +10,10 @@ import torch
 
 from ..data.instructions import UNKNOWN, Question, QuestionWriter, SceneFacts, Slot
 from ..data.tabletop2.facts import WorldFacts
-from ..data.tabletop2.questions import Asked, Questioner
+from ..data.tabletop2.questions import LONGEST, Asked, Questioner
 from ..data.tabletop2.things import SPLITS
 from ..recipes.unified.modeling import END, REJ, TRK
-from ..recipes.unified.tokenizer import encode_words
+from ..recipes.unified.tokenizer import encode_words, last_pieces
 from .bank import CLIP_TIMES, KEY
 from .concept_labels import choice_of
 from .latent_bank import LatentBank
@@ -49,6 +49,7 @@ class LanguageBatch:
 
 # Of a scene that can be asked nothing else.
 _NOTHING = Asked("the spoon", (Slot(frozenset(), frozenset()),), "absent", "class", "attribute")
+_MOST_TALK = 3  # unknown words before or after what is asked
 
 
 class Asker:
@@ -73,10 +74,15 @@ def with_unknown_words(question: Question, rng: np.random.Generator) -> Question
     """The same question with words that mean nothing to the model and change nothing: talk around it, or another
     adjective before a noun ("the red unheard-of mug")."""
     text, slots = question.text, question.slots
+    if len(text.split()) + _MOST_TALK > LONGEST:
+        return question
     phrases = [(s, n) for s, slot in enumerate(slots) for n in range(len(slot.phrases)) if slot.targets]
     if not phrases or rng.random() < 0.5:
-        talk = " ".join([UNKNOWN] * int(rng.integers(1, 4)))
-        return dataclasses.replace(question, text=f"{talk} {text}" if rng.random() < 0.5 else f"{text} {talk}")
+        count = int(rng.integers(1, _MOST_TALK + 1))
+        talk = " ".join([UNKNOWN] * count)
+        if rng.random() < 0.5:
+            return dataclasses.replace(question, text=f"{talk} {text}", begin=question.begin + count)
+        return dataclasses.replace(question, text=f"{text} {talk}")
     s, n = phrases[rng.integers(len(phrases))]
     old, ids = slots[s].phrases[n]
     *before, noun = old.split()
@@ -124,8 +130,9 @@ def collate(
             if slot is not None:
                 answers[i, s] = TRK if slot.targets else REJ
                 choice[i, s] = choice_of(question, slot, bank.facts[int(rows[b])])
-            for name, column in rows_of.items():
-                column.append(getattr(slot, name) if slot else frozenset())
+            rows_of["targets"].append(slot.targets if slot else frozenset())
+            rows_of["candidates"].append(slot.candidates if slot else frozenset())
+            rows_of["anchors"].append(_first_anchor(slot) if slot else frozenset())
     scene = torch.tensor([b for b, _ in asked])
     of_row = scene.repeat_interleave(slots)
     key_ids, later_ids = bank.covered(rows, KEY)[of_row], bank.covered(rows, later_time)[of_row]
@@ -136,28 +143,35 @@ def collate(
     return LanguageBatch(
         rows, scene, words, answers, used.flatten(), labels["targets"], labels["candidates"], labels["anchors"],
         present, seen, _labels(later_ids, rows_of["candidates"]), later_time, [q.kind for _, q in asked],
-        *_phrases(asked, key_ids[::slots], used, words.shape[1]), choice.flatten(),
+        *_phrases(tokenizer, asked, key_ids[::slots], used, words.shape[1]), choice.flatten(),
     )  # fmt: skip
 
 
+def _first_anchor(slot: Slot) -> frozenset[int]:
+    """What the first pointer's word names: of "between" only the first of the two, the other one has its own."""
+    return slot.phrases[1][1] if len(slot.phrases) > 2 else slot.anchors
+
+
 def _phrases(
-    asked: list[tuple[int, Question]], key_ids: torch.Tensor, used: torch.Tensor, width: int
+    tokenizer, asked: list[tuple[int, Question]], key_ids: torch.Tensor, used: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where each noun phrase ends, ``(P, 2)`` (question, word), the latents ``(P, K)`` that it names by itself, and the
-    words ``(R, 2)`` that name each slot's anchors."""
+    """Where each noun phrase ends, ``(P, 2)`` (question, token), the latents ``(P, K)`` that it names by itself, and
+    the tokens ``(R, 2)`` that name each slot's anchors."""
     places, sets = [], []
     pointer = torch.where(used, width, -1)[..., None].repeat(1, 1, 2)  # (N, S, 2)
     for i, (_, question) in enumerate(asked):
-        tokens, cursor = question.text.split(), 0
+        said, ends, cursor = question.text.split(), last_pieces(tokenizer, question.text), question.begin
         for s, slot in enumerate(question.slots):
             for nth, (words, ids) in enumerate(slot.phrases):
                 wanted = words.split()
-                starts = [k for k in range(len(tokens)) if tokens[k : k + len(wanted)] == wanted]
-                cursor = next((k for k in starts if k >= cursor), starts[0]) + len(wanted)
-                places.append((i, cursor - 1))
+                last = len(said) - len(wanted) + 1
+                starts = [k for k in range(question.begin, last) if said[k : k + len(wanted)] == wanted]
+                start = next((k for k in starts if k >= cursor), starts[0])  # an anchor may be said before the target
+                cursor = max(cursor, start + len(wanted))
+                places.append((i, ends[start + len(wanted) - 1]))
                 sets.append(ids)
                 if nth in (1, 2):  # the further phrases of a slot are what its relation refers to
-                    pointer[i, s, nth - 1] = cursor - 1
+                    pointer[i, s, nth - 1] = places[-1][1]
     index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
     return index, _labels(key_ids[index[:, 0]], sets), pointer.flatten(0, 1)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core import BadInput
 from .. import scene
-from ..instructions import Slot
+from ..instructions import Slot, words_before
 from . import things, wider_carriers, wider_wordings
 from . import wordings as w
 from .facts import WorldFacts
@@ -133,11 +133,13 @@ class PhraseWriter:
             return words
         return f"{'an' if words[0] in 'aeio' else 'a'} {words}" if roll < 0.12 else f"the {words}"
 
-    def carry(self, text: str) -> str:
-        """What is said around it."""
+    def carry(self, text: str) -> tuple[str, int]:
+        """The text with what is said around it, and how many words of that come before it."""
         if self.wider():
-            return wider_carriers.draw_carrier(self.one_of).format(text)
-        return self.say(w.CARRIERS, w.HELD_OUT_CARRIERS, w.CARRIERS).format(text)
+            carrier = wider_carriers.draw_carrier(self.one_of)
+        else:
+            carrier = self.say(w.CARRIERS, w.HELD_OUT_CARRIERS, w.CARRIERS)
+        return carrier.format(text), words_before(carrier)
 
     @staticmethod
     def _size_is_clear(facts: WorldFacts, about: scene.SceneObject) -> bool:

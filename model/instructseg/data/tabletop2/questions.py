@@ -60,10 +60,14 @@ class Questioner(AbsentWriter):
                     continue
                 text, slots, found = draft
                 about = IMITATES.get(found, found) if name == "absent" else name
-                carried = self.carry(text)
-                if not self.wide or _can_be_found(carried, text, slots):
-                    return Asked(carried, slots, name, found, about)
+                asked = self._asked(text, slots, name, found, about)
+                if not self.wide or len(asked.text.split()) <= LONGEST:
+                    return asked
         return None
+
+    def _asked(self, text: str, slots: tuple[Slot, ...], kind: str, detail: str, about: str) -> Asked:
+        carried, begin = self.carry(text)
+        return Asked(carried, slots, kind, detail, about, begin=begin)
 
     def draw(self, facts: WorldFacts, absent_share: float = 0.4) -> Asked | None:
         """A question of any type for training, about what is not there with this probability."""
@@ -87,7 +91,7 @@ class Questioner(AbsentWriter):
             return None
         text = self.one_of(fitting)
         slot = Slot(frozenset(), frozenset(), phrases=((text, frozenset()),))
-        return Asked(self.carry(text), (slot,), "absent", "class", "use")
+        return self._asked(text, (slot,), "absent", "class", "use")
 
     def _union_in_part(self, facts: WorldFacts) -> Asked | None:
         """Two things of which one is not there."""
@@ -97,7 +101,7 @@ class Questioner(AbsentWriter):
         text, (slot,) = missing
         parts = [(f"the {phrase.words}", phrase.slot(phrase.ids)), (text, slot)]
         first, second = parts if self.chance(0.5) else parts[::-1]
-        return Asked(self.carry(f"{first[0]} and {second[0]}"), (first[1], second[1]), "several", "union", "several")
+        return self._asked(f"{first[0]} and {second[0]}", (first[1], second[1]), "several", "union", "several")
 
     # --- one function a type
 
@@ -320,15 +324,6 @@ class Questioner(AbsentWriter):
         if len(phrase.ids) != 1 or not self.may_name(phrase.shape, phrase.color):
             return None
         return self.the(phrase.words), (phrase.slot(phrase.ids),), "camera" if len(gone) > 1 else "object"
-
-
-def _can_be_found(carried: str, text: str, slots: tuple[Slot, ...]) -> bool:
-    """Training looks for noun phrases from the beginning of a text, so that what is said before ``text`` must not
-    hold the words of one ("can you see the can"); and it reads :data:`LONGEST` words."""
-    before = f" {carried[: carried.index(text)]}"
-    if len(carried.split()) > LONGEST:
-        return False
-    return not any(f" {words} " in before for slot in slots for words, _ in slot.phrases)
 
 
 def ask_world(world: World, facts: WorldFacts | None = None) -> list[Asked]:
