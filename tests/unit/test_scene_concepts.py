@@ -10,7 +10,7 @@ from instructseg.data.tabletop2.facts import WorldFacts
 from instructseg.data.tabletop2.questions import KINDS, Questioner
 from instructseg.data.tabletop2.world import draw_world
 from instructseg.modules.object_latents import ObjectLatents
-from instructseg.modules.relational_mask_head import CHOICE, CHOICES, RelationalMaskHead
+from instructseg.modules.relational_mask_head import CHOICE, CHOICES, HAPPENED, RelationalMaskHead
 from instructseg.modules.scene_concepts import DOINGS, ORDERS, RELATIONS, ConceptNetwork, SceneConcepts, pair_features
 from instructseg.modules.video_perceiver import MOTION_CODE
 from instructseg.training.concept_labels import UNKNOWN, choice_of, concept_labels
@@ -68,8 +68,9 @@ def test_features_of_a_pair_are_seen_from_the_second() -> None:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        (("order", "left", 0), [1, 0, 0, 0]), (("order", "right", 0), [0, 0, 0, 1]), (("order", "left", 1), [0, 1, 0, 0]),
-        (("order", "right", 1), [0, 0, 1, 0]), (("order", "left", 3), [0, 0, 0, 1]), (("relation", "left", 0), [1, 1, 0, 0]),
+        (("order", "left", 0), [1, 0, 0, 0]), (("order", "right", 0), [0, 0, 0, 1]),
+        (("order", "left", 1), [0, 1, 0, 0]), (("order", "right", 1), [0, 0, 1, 0]),
+        (("order", "left", 3), [0, 0, 0, 1]), (("relation", "left", 0), [1, 1, 0, 0]),
         (("without", "", 0), [1, 1, 0, 1]), (("none", "", 0), [1, 1, 1, 1]), (("doing", "pushed", 0), [0, 0, 0, 0]),
     ],
 )  # fmt: skip
@@ -89,6 +90,17 @@ def test_an_order_counts_candidates_only() -> None:
     named = torch.tensor([[-SURE, SURE, -SURE, SURE]])
     holds = head._holds(latents_in_a_row(), concepts_of(), named, torch.zeros(1, 4) - SURE, torch.zeros(1, 4) - SURE)
     assert holds[0, [1, 3], CHOICE["order", "left", 1]].round().int().tolist() == [0, 1], "the second of two"
+
+
+def test_what_moved_first_is_sought_among_what_moved() -> None:
+    torch.manual_seed(0)
+    head = RelationalMaskHead(16, NAMED, MOTION_CODE, 8)
+    concepts = concepts_of()
+    concepts.orders[..., ORDERS.index("first")] = concepts.orders[..., ORDERS.index("left")]  # from left to right
+    concepts.doings[0, 1:3, DOINGS.index("displaced")] = SURE
+    nothing = torch.full((1, 4), -SURE)
+    holds = head._holds(latents_in_a_row(), concepts, torch.full((1, 4), SURE), nothing, nothing)
+    assert holds[0, :, CHOICE["order", "first", 0]].round().int().tolist() == [0, 1, 0, 0]
 
 
 def test_labels_agree_with_the_questions_of_the_same_scenes() -> None:
@@ -113,6 +125,8 @@ def test_labels_agree_with_the_questions_of_the_same_scenes() -> None:
                     table = labels.doings[:, DOINGS.index(name)]
                 elif group == "order" and place == 0 and name in ORDERS:
                     others = sorted(slot.candidates)
+                    if name in HAPPENED:
+                        others = [j for j in others if j in facts.events]
                     (target,) = slot.targets
                     assert all(labels.orders[target, j, ORDERS.index(name)] == 1 for j in others if j != target)
                     compared.add(group)

@@ -149,9 +149,9 @@ def test_every_use_is_answered_by_shapes_and_every_shape_has_many() -> None:
     assert not set(wider_wordings.USES) & set(wordings.USES)
 
 
-def ends(asked: Asked, words: list[str]) -> list[int]:
+def ends(asked: Asked, words: list[str], begin: int) -> list[int]:
     """Where training finds the last words of the phrases, as it looks for them: one after the other."""
-    found, cursor = [], 0
+    found, cursor = [], begin
     for slot in asked.slots:
         for said, _ in slot.phrases:
             wanted = said.split()
@@ -171,8 +171,9 @@ def test_training_finds_every_phrase_in_order_and_inside_what_is_asked_for(drawn
         ids = encode_words(tokenizer, d.asked.text, limit)
         assert len(ids) == len(words) <= LONGEST == limit and unknown not in ids, d.asked.text
         begin = len(d.asked.text[: d.asked.text.index(d.body)].split())
-        positions = ends(d.asked, words)
-        assert positions == [begin + place for place in ends(d.asked, d.body.split())], d.asked.text
+        assert begin == d.asked.begin
+        positions = ends(d.asked, words, begin)
+        assert positions == [begin + place for place in ends(d.asked, d.body.split(), 0)], d.asked.text
 
 
 def test_answers_follow_from_the_parts_of_a_question(drawn: list[Drawn]) -> None:

@@ -23,6 +23,7 @@ RANKED = {
     "biggest": ("biggest", 1), "smallest": ("biggest", -1), "tallest": ("tallest", 1), "moved_most": ("moved_most", 1),
     "first": ("first", 1), "last": ("last", 1),
 }  # fmt: skip
+HAPPENED = ("first", "last")  # orders of what happened, among the things that moved
 PLACES = 4
 COUNTED = ("left", "right", "front")  # orders in which one asks for the second, third, fourth
 # What a target slot can ask beside its noun phrase; the columns of ``choice``.
@@ -143,16 +144,21 @@ class RelationalMaskHead(nn.Module):
         others = (valid[:, None] & ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device))[..., None]
         to_anchor = torch.sigmoid(anchor)  # (Q, K)
         relations = (torch.sigmoid(concepts.relations) * (to_anchor[:, None, :, None] * others)).amax(2)
-        rivals = torch.sigmoid(match)[:, None, :, None] * others  # (Q, 1, K_j, 1) with K_i from others
-        before = torch.sigmoid(concepts.orders)  # (Q, K_i, K_j, O) i comes before j
-        worse = (before * rivals).sum(2)  # (Q, K, O) how many candidates come after i
-        count = rivals.sum(2)  # (Q, K, 1)
-        at = {}  # how many candidates come before i
-        for name, (concept, sign) in RANKED.items():
-            after = worse[..., ORDERS.index(concept)]
-            at[name] = count[..., 0] - after if sign > 0 else after
-        places = [_at_place(at[name], place) for kind, name, place in CHOICES if kind == "order"]
+        rivals = torch.sigmoid(match)[:, None, :, None] * others  # (Q, K_i, K_j, 1)
         doings = torch.sigmoid(concepts.doings)
+        moved = doings[..., DOINGS.index("displaced")]  # (Q, K)
+        before = torch.sigmoid(concepts.orders)  # (Q, K_i, K_j, O) i comes before j
+        at = {}  # (Q, K) how many candidates come before i; of what happened: how many that moved
+        for name, (concept, sign) in RANKED.items():
+            column = ORDERS.index(concept)
+            weights = rivals[..., 0] * moved[:, None] if name in HAPPENED else rivals[..., 0]  # (Q, K_i, K_j)
+            earlier = 1 - before[..., column] if sign > 0 else before[..., column]
+            at[name] = (weights * earlier).sum(2)
+        places = [
+            _at_place(at[name], place) * (moved if name in HAPPENED else 1.0)
+            for kind, name, place in CHOICES
+            if kind == "order"
+        ]
         amid = torch.sigmoid(self._amid(latents.geometry, to_anchor, torch.sigmoid(second)))
         columns = [torch.ones_like(match)[..., None], relations, amid[..., None], (1 - to_anchor)[..., None], doings]
         return torch.cat([*columns, torch.stack(places, -1)], -1)

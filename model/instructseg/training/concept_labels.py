@@ -84,7 +84,6 @@ def _orders(facts: WorldFacts, ids: list[int]) -> dict[str, list[tuple[int, int]
     bulk = {i: facts.radius[i] ** 2 * facts.height[i] for i in ids}
     way = {i: facts.travelled(i) for i in ids}
     start = {i: facts.events[i].start for i in ids if i in facts.events}
-    late = 10.0  # what never began
     pairs = list(itertools.permutations(ids, 2))
     return {
         "left": [(a, b) for a, b in pairs if a in x and b in x and x[a] < x[b] - 0.02],
@@ -92,8 +91,8 @@ def _orders(facts: WorldFacts, ids: list[int]) -> dict[str, list[tuple[int, int]
         "biggest": [(a, b) for a, b in pairs if bulk[a] > 1.5 * bulk[b] and facts.area[a] > facts.area[b]],
         "tallest": [(a, b) for a, b in pairs if facts.height[a] > 1.25 * facts.height[b]],
         "moved_most": [(a, b) for a, b in pairs if way[a] > 0.03 and way[a] > 1.5 * way[b]],
-        "first": [(a, b) for a, b in pairs if a in start and start[a] < start.get(b, late) - 0.35],
-        "last": [(a, b) for a, b in pairs if a in start and start[a] > start.get(b, -late) + 0.35],
+        "first": [(a, b) for a, b in pairs if {a, b} <= start.keys() and start[a] < start[b] - 0.35],
+        "last": [(a, b) for a, b in pairs if {a, b} <= start.keys() and start[a] > start[b] + 0.35],
     }
 
 

@@ -22,6 +22,10 @@ KINDS = (
 )  # fmt: skip
 ABSENT_EACH = 3  # questions of the benchmark about what a scene does not show
 LONGEST = 40  # words of a question with wider wordings: what the default recipe reads
+RARE = {  # forms that training asks for more often than chance brings them
+    "relation": ("on", "in", "between", "far"), "motion": ("first", "last", "pushed", "stopped"),
+    "comparison": ("nearer", "farther", "was_left", "was_right", "was_near"),
+}  # fmt: skip
 _TRIES = 60
 Draft = tuple[str, tuple[Slot, ...], str] | None  # text, slots, detail; None: this draw does not work out
 
@@ -77,8 +81,19 @@ class Questioner(AbsentWriter):
                 return half_there
         if self.chance(absent_share):
             return self.ask(facts, "absent")
+        if self.chance(0.25) and (rare := self._rare(facts)) is not None:
+            return rare
         kinds = [KINDS[i] for i in self.rng.permutation(len(KINDS)) if KINDS[i] != "absent"]
         return next((asked for kind in kinds if (asked := self.ask(facts, kind)) is not None), None)
+
+    def _rare(self, facts: WorldFacts) -> Asked | None:
+        """A question of a form that few draws work out for."""
+        kind = self.one_of(tuple(RARE))
+        for _ in range(4):
+            asked = self.ask(facts, kind)
+            if asked is None or asked.detail in RARE[kind]:
+                return asked
+        return None
 
     # --- absent things that the benchmark does not ask for
 
