@@ -29,6 +29,8 @@ from instructseg.recipes.unified.checkpoint import load_checkpoint
 from instructseg.recipes.unified.processing import UnifiedSegmenter
 from instructseg.recipes.unified.tokenizer import CONTROL, encode_words
 from instructseg.training.learner import LoraSettings, build_learner
+from instructseg.training.plan import plan_of
+from instructseg.training.run import run_training
 
 TEXTS = ["the red mug", "the blue ball and the green block", "something to drink from"]
 
@@ -293,6 +295,70 @@ def test_train_from_a_file_to_a_checkpoint_that_loads(
     assert loaded.notes == () and np.isfinite(scores(ground(loaded, *TEXTS))).all()
 
 
+# Trained on generated scenes
+
+
+PLAN = {
+    "scenes": {"flat": 6}, "validation": {"flat": 3}, "threads": 1, "device": "cpu",
+    "perception": {"steps": 3, "batch": 2, "mixture": {}, "validate_every": 3},
+    "language": {"steps": 3, "batch": 2, "questions": 3, "validate_every": 3},
+}  # fmt: skip
+
+
+def train_on_scenes(model: Path, out: Path) -> Segmenter:
+    checkpoint = run_training(out, plan_of({**PLAN, "model": str(model)}))
+    return instructseg.load("unified", checkpoint, "cpu")
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    """Names of the tensors that differ."""
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    assert old.keys() == new.keys()
+    return {name for name in old if not torch.equal(old[name], new[name])}
+
+
+def test_an_assembled_model_goes_through_both_stages(folder: Path, tmp_path: Path) -> None:
+    trained = train_on_scenes(folder / "large", tmp_path / "out")
+    assert trained.notes == () and trained.model.config.untrained == ()
+    assert trained.load_report.missing == () and np.isfinite(scores(ground(trained, *TEXTS))).all()
+    moved = changed(folder / "large", tmp_path / "out" / "checkpoint")
+    assert not any(name.startswith("perception.encoder.deep.backbone.") for name in moved), "it is frozen"
+    assert all(name.endswith("_proj.weight") for name in moved if name.startswith("language.")), (
+        "only LoRA trains there"
+    )
+    for part in ("perception.encoder.deep.to8.", "perception.encoder.stage2.", "slot_embedding", "answer.", "head.",
+                 "concepts.", "language.layers.0."):  # fmt: skip
+        assert any(name.startswith(part) for name in moved), part
+    # The same command again finds everything done, and writes the same weights.
+    run_training(tmp_path / "out", plan_of({**PLAN, "model": str(folder / "large")}))
+    assert changed(folder / "large", tmp_path / "out" / "checkpoint") == moved
+
+
+def test_eyes_that_are_trained_are_left_as_they_are(seeing: Path, tmp_path: Path) -> None:
+    train_on_scenes(seeing, tmp_path / "out")
+    moved = changed(seeing, tmp_path / "out" / "checkpoint")
+    assert not any(name.startswith("perception.") for name in moved)
+    assert {"latent_embedding.weight", "language.layers.0.self_attn.q_proj.weight"} <= moved
+    assert not (tmp_path / "out" / "perception.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"model": "small"}, "is trained already; a configuration trains it further"),
+        ({"model": "nowhere"}, "'nowhere' does not exist"),
+        ({"model": " "}, "model must name the folder of an assembled checkpoint"),
+        ({"model": "large", "start_from": "shipped"}, "model and start_from cannot both be given"),
+    ],
+)
+def test_what_cannot_be_trained_on_scenes_is_named(
+    folder: Path, tmp_path: Path, monkeypatch, values: dict[str, str], what: str
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(BadInput, match=what):
+        run_training(tmp_path / "out", plan_of(PLAN | values))
+
+
 # From the command line
 
 
@@ -371,6 +437,19 @@ def drop_weight(folder: Path, name: str) -> None:
 
 def change_values(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_hub_id_is_fetched_by_name_and_only_what_is_safe(folder: Path, monkeypatch) -> None:
+    asked = []
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(folder / "vision")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    model, _ = assemble("facebook/dinov2-with-registers-small", start=folder / "small")
+    assert asked == [("facebook/dinov2-with-registers-small", ["*.json", "model*.safetensors"])]
+    assert model.config.vision_backbone.origin == "facebook/dinov2-with-registers-small"
 
 
 def test_backbones_without_their_own_pixel_values_get_the_usual_ones(tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ class TrainingPlan:
     start_from: str | None = key(
         "a checkpoint of the recipe, or shipped, whose fitting weights the perception starts from", None, none="nothing"
     )
+    model: str | None = key(
+        "an assembled checkpoint to train (docs/unified_large.md) in place of a new small model", None, none="a new one"
+    )
     device: str = key("auto, cpu, cuda or cuda:N", "auto")
     threads: int = key("CPU threads of torch", 2, low=1, high=1024)
     workers: int = key("processes that draw scenes", 1, low=1, high=256)
@@ -117,6 +120,10 @@ class TrainingPlan:
             raise BadInput(f"device must be auto, cpu, cuda or cuda:N; got {self.device!r}")
         if self.start_from is not None and not self.start_from.strip():
             raise BadInput("start_from must name a checkpoint folder, or shipped; got an empty text")
+        if self.model is not None and not self.model.strip():
+            raise BadInput("model must name the folder of an assembled checkpoint; got an empty text")
+        if self.model is not None and self.start_from is not None:
+            raise BadInput("model and start_from cannot both be given: an assembled model knows what it starts from")
         for name in ("perception", "language"):
             self._check_stage(name, getattr(self, name))
 
@@ -152,15 +159,16 @@ def plan_of(values: Any) -> TrainingPlan:
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file, found valid. A ``start_from`` that is there beside the file becomes a full
-    path. Raises BadInput naming the file."""
+    """The keys and values of a YAML file, found valid. A ``start_from`` or ``model`` that is there beside the file
+    becomes a full path. Raises BadInput naming the file."""
     values = read_yaml(path)
     try:
         plan = plan_of(values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    if plan.start_from not in (None, SHIPPED) and (path.parent / plan.start_from).expanduser().exists():
-        values["start_from"] = str((path.parent / plan.start_from).expanduser().resolve())
+    for name, place in (("start_from", plan.start_from), ("model", plan.model)):
+        if place not in (None, SHIPPED) and (path.parent / place).expanduser().exists():
+            values[name] = str((path.parent / place).expanduser().resolve())
     return values
 
 

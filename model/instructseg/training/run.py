@@ -11,12 +11,15 @@ from typing import Any
 
 import cv2
 import torch
+from tokenizers import Tokenizer
 
 from ..checkpoints import read_json
 from ..core import BadInput
 from ..data.tabletop2.wider_wordings import training_words
 from ..modules.perception import Perception
-from ..recipes.unified.checkpoint import save_checkpoint
+from ..recipes.unified import backbones
+from ..recipes.unified.adapting import freeze_language_backbone, without_lora
+from ..recipes.unified.checkpoint import load_checkpoint, save_checkpoint
 from ..recipes.unified.configuration import UnifiedConfig
 from ..recipes.unified.modeling import UnifiedModel
 from ..recipes.unified.tokenizer import build_tokenizer
@@ -35,7 +38,7 @@ from .warm_start import start_from
 
 log = logging.getLogger(__name__)
 PLAN, PERCEPTION, LANGUAGE = "plan.json", "perception.pt", "language.pt"
-FIXED = ("scenes", "validation", "start_from", "seed")  # what a folder's training cannot change on its way
+FIXED = ("scenes", "validation", "start_from", "model", "seed")  # what a folder's training cannot change on its way
 
 
 def run_training(
@@ -46,19 +49,29 @@ def run_training(
     Raises TrainingPaused where ``stop`` asks for it, with everything done so far saved, TrainingStopped where training
     cannot usefully go on, and BadInput where ``out`` holds another training.
     """
-    config, stop = config or UnifiedConfig(seed=plan.seed), stop or StopRequest()
+    stop = stop or StopRequest()
     device = pick_device(plan.device)
     out.mkdir(parents=True, exist_ok=True)
     _keep_plan(out, plan)
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
-    tokenizer = build_tokenizer(training_words())
-    model = UnifiedModel(config, tokenizer.get_vocab_size())
+    model, tokenizer = _begin(plan, config or UnifiedConfig(seed=plan.seed))
     with stop.listening():
         try:
             return _train(out, plan, model, tokenizer, device, stop)
         finally:
             cv2.imwrite(str(out / "curves.png"), draw_curves(read_curves(out / CURVES)))
+
+
+def _begin(plan: TrainingPlan, config: UnifiedConfig) -> tuple[UnifiedModel, Tokenizer]:
+    """A new model of ``config``, or the assembled one that the plan names, with its own configuration."""
+    if plan.model is None:
+        tokenizer = build_tokenizer(training_words())
+        return UnifiedModel(config, tokenizer.get_vocab_size()), tokenizer
+    model, tokenizer, _ = load_checkpoint(plan.model)
+    if not model.config.untrained:
+        raise BadInput(f"model {plan.model} is trained already; a configuration trains it further (docs/training.md)")
+    return model, tokenizer
 
 
 def _train(
@@ -71,18 +84,20 @@ def _train(
         report = start_from(model.perception, config, plan.start_from)
         log.info("perception starts from %s: %s", plan.start_from, report)
     model.to(device)
-    stage = plan.perception
-    steps = train_perception(
-        model.perception, config, [out / "scenes" / "train"], out / PERCEPTION, stage.minutes, stage.batch,
-        stage.learning_rate, plan.seed, stage.mixture, steps=stage.steps, precision=stage.precision,
-        validation=validation_scenes, running=_running(out, stage, stop),
-    )  # fmt: skip
+    stage, steps = plan.perception, 0
+    if plan.model is None or backbones.PERCEPTION in config.untrained:
+        steps = train_perception(
+            model.perception, config, [out / "scenes" / "train"], out / PERCEPTION, stage.minutes, stage.batch,
+            stage.learning_rate, plan.seed, stage.mixture, steps=stage.steps, precision=stage.precision,
+            validation=validation_scenes, running=_running(out, stage, stop),
+        )  # fmt: skip
     quality = evaluate_perception(model.perception, config, validation_scenes)
     log.info("perception on validation scenes: %s", quality)
     latents = out / "latents" / f"step-{steps}"  # of these weights
     train = _encode(model.perception, train_scenes, latents / "train", stop)
     validation = _encode(model.perception, validation_scenes, latents / "val", stop)
     stage = plan.language
+    freeze_language_backbone(model)
     train_language(
         model, tokenizer, train, out / LANGUAGE, stage.minutes, stage.batch, stage.questions, stage.learning_rate,
         plan.seed, validation, steps=stage.steps, precision=stage.precision, shares=stage.mixture,
@@ -90,7 +105,8 @@ def _train(
     )  # fmt: skip
     threshold, (kept, rejected) = calibrate_presence(model, tokenizer, validation)
     log.info("present_threshold %.3f: kept %.3f, rejected %.3f on validation scenes", threshold, kept, rejected)
-    model.config = dataclasses.replace(config, present_threshold=threshold)
+    model = without_lora(model)
+    model.config = dataclasses.replace(config, present_threshold=threshold, untrained=())
     save_checkpoint(out / "checkpoint", model.cpu(), tokenizer)
     record = {"plan": plan.as_table(), "perception": quality, "kept": kept, "rejected": rejected}
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
