@@ -1,7 +1,7 @@
 """Object latents: from the encoder's maps to at most K things, each with a soft mask, a place and an appearance.
 
 The object-aware view of a frame (InstructSeg's Object-aware Video Perceiver, sec. 3.2, condenses frames into object
-tokens with learned queries; here the tokens are found by centre voting, which a small model learns in minutes). A
+tokens with learned queries; here the tokens are found by voting, which a small model learns in minutes). A
 latent is what the language model reads and what the mask head chooses from.
 """
 
@@ -25,7 +25,7 @@ class ObjectLatents:
     masks: torch.Tensor  # (B, K, h/2, w/2) soft masks in 0..1, disjoint by construction
     geometry: torch.Tensor  # (B, K, GEOMETRY)
     appearance: torch.Tensor  # (B, K, A) colour, shape and size probabilities, then the appearance embedding
-    score: torch.Tensor  # (B, K) probability that the centre is real
+    score: torch.Tensor  # (B, K) probability that the peak is a thing
     valid: torch.Tensor  # (B, K) bool
 
     def frame(self, index: int) -> ObjectLatents:
@@ -42,7 +42,7 @@ class ObjectFinder(nn.Module):
     """Peaks of the heat map become slots; every pixel goes to the slot its vote points at. No learned weights."""
 
     def __init__(
-        self, slots: int, min_score: float = 0.3, min_area: float = 4.0, sigma: float = 5.0, reach: float = 16.0
+        self, slots: int, min_score: float = 0.3, min_area: float = 4.0, sigma: float = 4.0, reach: float = 16.0
     ):
         super().__init__()
         self.slots, self.min_score, self.min_area, self.sigma, self.reach = slots, min_score, min_area, sigma, reach
@@ -53,16 +53,16 @@ class ObjectFinder(nn.Module):
         K' is K with gradients. Without, the slots that are empty in every frame of the batch are left out but for one,
         which :func:`fill_slots` repeats: they cost as much as filled ones.
         """
-        centres, score = self._peaks(maps.heat)
+        feet, score = self._peaks(maps.heat)
         valid = score > self.min_score
         used = self.slots
         if not torch.is_grad_enabled():
             used = min(used, int(valid.sum(1).max()) + 1)  # peaks come in descending order: filled slots first
-        filled, centres = valid[:, :used], centres[:, :used]
+        filled, feet = valid[:, :used], feet[:, :used]
         votes = F.interpolate(maps.votes, scale_factor=2, mode="bilinear", align_corners=False)  # (B, 2, h/2, w/2)
         grid = pixel_grid(votes.shape[-2:], 2, votes.device)  # (2, h/2, w/2)
-        pointed = (votes + grid).flatten(2)  # (B, 2, P) where each pixel believes its object's centre to be
-        distance2 = torch.cdist(centres, pointed.transpose(1, 2)).square()  # (B, K, P)
+        pointed = (votes + grid).flatten(2)  # (B, 2, P) where each pixel believes its object to stand
+        distance2 = torch.cdist(feet, pointed.transpose(1, 2)).square()  # (B, K, P)
         distance2 = distance2.masked_fill(~filled[..., None], 1e6)
         share = torch.softmax(-distance2 / (2 * self.sigma**2), dim=1) * torch.sigmoid(
             (self.reach - distance2.sqrt()) / 2
@@ -74,13 +74,13 @@ class ObjectFinder(nn.Module):
         return masks.unflatten(-1, votes.shape[-2:]), score, torch.cat([filled, empty], 1)
 
     def _peaks(self, heat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centres ``(B, K, 2)`` as (x, y) in input pixels and their scores ``(B, K)``."""
+        """Feet ``(B, K, 2)`` as (x, y) in input pixels and their scores ``(B, K)``."""
         heat = torch.sigmoid(heat)
-        peaks = heat * (heat == F.max_pool2d(heat[:, None], 5, 1, 2)[:, 0])
+        peaks = heat * (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0])
         score, index = peaks.flatten(1).topk(self.slots, dim=1)
         width = heat.shape[-1]
-        centres = torch.stack([index % width, index // width], -1).to(heat.dtype) * 4 + 2
-        return centres, score
+        feet = torch.stack([index % width, index // width], -1).to(heat.dtype) * 4 + 2
+        return feet, score
 
 
 def fill_slots(values: torch.Tensor, slots: int) -> torch.Tensor:

@@ -1,8 +1,10 @@
-"""Convolutional frame encoder with a feature pyramid and centre-voting instance maps.
+"""Convolutional frame encoder with a feature pyramid and instance maps by voting.
 
 One pass per frame serves everything downstream: the language model reads object latents pooled from these maps, the
-mask head draws masks from them. Instances follow Panoptic-DeepLab (Cheng et al., CVPR 2020): a heat map of object
-centres, a vote of every pixel for its centre, and an objectness map; masks are drawn at half the encoder's resolution.
+mask head draws masks from them. Instances follow Panoptic-DeepLab (Cheng et al., CVPR 2020): a heat map of objects, a
+vote of every pixel for its own, and an objectness map; masks are drawn at half the encoder's resolution. Panoptic-DeepLab
+votes for centres; here it is the foot, the middle of a thing at the height of its lower edge, because what lies in a
+bowl or on a plate has nearly its centre.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ class VisualMaps:
     fine: torch.Tensor  # (B, C2, h/2, w/2)  first-stage features: colour and texture
     shape: torch.Tensor  # (B, C4, h/4, w/4) pyramid output: detail and context
     context: torch.Tensor  # (B, C8, h/8, w/8)
-    heat: torch.Tensor  # (B, h/4, w/4) logits of "an object's centre is here"
-    votes: torch.Tensor  # (B, 2, h/4, w/4) vector (x, y) to the centre of the object a pixel is on, in input pixels
+    heat: torch.Tensor  # (B, h/4, w/4) logits of "an object's foot is here"
+    votes: torch.Tensor  # (B, 2, h/4, w/4) vector (x, y) to the foot of the object a pixel is on, in input pixels
     objectness: torch.Tensor  # (B, h/2, w/2) logits of "some object is here"
     attributes: torch.Tensor  # (B, A, h/4, w/4) per-pixel colour, shape and size logits (auxiliary, training only)
 
@@ -76,7 +78,7 @@ class VisualEncoder(nn.Module):
         self.detail = nn.Sequential(conv_norm(pyramid, 4 * c2, kernel=1), nn.PixelShuffle(2))
         self.objectness = nn.Sequential(conv_norm(c2, c2), nn.ReLU(), nn.Conv2d(c2, 1, 1))
         self.attributes = nn.Conv2d(pyramid, attributes, 1)
-        nn.init.constant_(self.instance[-1].bias, -4.0)  # centres are rare: start from "nowhere"
+        nn.init.constant_(self.instance[-1].bias, -4.0)  # feet are rare: start from "nowhere"
 
     def forward(self, images: torch.Tensor) -> VisualMaps:
         x = (images - 0.45) / 0.25

@@ -84,13 +84,13 @@ def perception_losses(model: Perception, batch: PerceptionBatch, precision: str 
     maps = type(maps)(*(getattr(maps, f.name).float() for f in dataclasses.fields(maps)))
     ids = torch.arange(1, MAX_OBJECTS + 1, device=images.device)
     masks = (batch.instances[:, None] == ids[None, :, None, None]).float()  # (B, N, H, W)
-    centres, present = _centres(masks)
+    feet, present = _feet(masks)
     half = F.avg_pool2d(masks, 2)  # (B, N, H/2, W/2) area averages
     quarter = F.avg_pool2d(half, 2)
     share, owner = quarter.max(1)  # (B, H/4, W/4)
     inside = (share > 0.5) & present.gather(1, owner.flatten(1)).view_as(owner)
-    losses = {"heat": 1.0 * _heat_loss(maps.heat, centres, present, owner)}
-    losses["votes"] = 1.5 * _vote_loss(maps.votes, centres, owner, inside, quarter)
+    losses = {"heat": 1.0 * _heat_loss(maps.heat, feet, present, owner)}
+    losses["votes"] = 1.5 * _vote_loss(maps.votes, feet, owner, inside, quarter)
     target = half.sum(1).clamp(max=1)
     probability = torch.sigmoid(maps.objectness)
     dice = 1 - 2 * (probability * target).sum((1, 2)) / (probability + target).sum((1, 2)).clamp(min=1)
@@ -102,21 +102,22 @@ def perception_losses(model: Perception, batch: PerceptionBatch, precision: str 
     return losses
 
 
-def _centres(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centroids ``(B, N, 2)`` in pixels (x, y) and which objects are big enough to ask for."""
-    grid = pixel_grid(masks.shape[-2:], 1, masks.device)  # (2, H, W)
+def _feet(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where objects stand, ``(B, N, 2)`` in pixels (x, y), and which are big enough to ask for: the middle of a mask, at
+    the height of its lower edge. What lies in a bowl has nearly the bowl's centre, but not its foot."""
     area = masks.sum((-1, -2))
-    centres = torch.einsum("bnhw,chw->bnc", masks, grid) / area.clamp(min=1)[..., None]
-    return centres, area >= MIN_AREA
+    x = (masks.sum(-2) * (torch.arange(masks.shape[-1], device=masks.device) + 0.5)).sum(-1) / area.clamp(min=1)
+    y = (masks.amax(-1) * (torch.arange(masks.shape[-2], device=masks.device) + 0.5)).amax(-1)
+    return torch.stack([x, y], -1), area >= MIN_AREA
 
 
-def _heat_loss(heat: torch.Tensor, centres: torch.Tensor, present: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+def _heat_loss(heat: torch.Tensor, feet: torch.Tensor, present: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
     """Penalty-reduced focal loss (CenterNet, Zhou et al. 2019, eq. 1)."""
     grid = pixel_grid(heat.shape[-2:], 4, heat.device)
-    distance2 = (centres[..., None, None] - grid).square().sum(2)  # (B, N, h, w)
-    bumps = torch.exp(-distance2 / (2 * 5.0**2)) * present[..., None, None]
+    distance2 = (feet[..., None, None] - grid).square().sum(2)  # (B, N, h, w)
+    bumps = torch.exp(-distance2 / (2 * 4.0**2)) * present[..., None, None]
     target = bumps.amax(1)
-    nearest = distance2.flatten(2).argmin(-1)  # (B, N) cell of each centre
+    nearest = distance2.flatten(2).argmin(-1)  # (B, N) cell of each foot
     hot = torch.zeros_like(heat).flatten(1).scatter_add(1, nearest, present.float()).view_as(heat) > 0
     log_p, log_q = F.logsigmoid(heat), F.logsigmoid(-heat)
     p = heat.sigmoid()
@@ -124,10 +125,10 @@ def _heat_loss(heat: torch.Tensor, centres: torch.Tensor, present: torch.Tensor,
     return -loss.sum() / hot.sum().clamp(min=1)
 
 
-def _vote_loss(votes, centres, owner, inside, quarter) -> torch.Tensor:
+def _vote_loss(votes, feet, owner, inside, quarter) -> torch.Tensor:
     grid = pixel_grid(votes.shape[-2:], 4, votes.device)
     b, h, w = owner.shape
-    own = centres.gather(1, owner.flatten(1)[..., None].expand(-1, -1, 2)).transpose(1, 2).view(b, 2, h, w)
+    own = feet.gather(1, owner.flatten(1)[..., None].expand(-1, -1, 2)).transpose(1, 2).view(b, 2, h, w)
     size = quarter.sum((2, 3)).gather(1, owner.flatten(1)).view(b, h, w).clamp(min=1)
     weight = inside / size.sqrt()  # small objects count too
     error = F.smooth_l1_loss(votes, own - grid, beta=2.0, reduction="none").sum(1) / 8
