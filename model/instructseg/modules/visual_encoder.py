@@ -2,9 +2,9 @@
 
 One pass per frame serves everything downstream: the language model reads object latents pooled from these maps, the
 mask head draws masks from them. Instances follow Panoptic-DeepLab (Cheng et al., CVPR 2020): a heat map of objects, a
-vote of every pixel for its own, and an objectness map; masks are drawn at half the encoder's resolution. Panoptic-DeepLab
-votes for centres; here it is the foot, the middle of a thing at the height of its lower edge, because what lies in a
-bowl or on a plate has nearly its centre.
+vote of every pixel for its own, and an objectness map; masks are drawn at half the encoder's resolution.
+Panoptic-DeepLab votes for centres; here it is the foot, the middle of a thing at the height of its lower edge, because
+what lies in a bowl or on a plate has nearly its centre.
 """
 
 from __future__ import annotations

@@ -103,8 +103,8 @@ def perception_losses(model: Perception, batch: PerceptionBatch, precision: str 
 
 
 def _feet(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where objects stand, ``(B, N, 2)`` in pixels (x, y), and which are big enough to ask for: the middle of a mask, at
-    the height of its lower edge. What lies in a bowl has nearly the bowl's centre, but not its foot."""
+    """Where objects stand, ``(B, N, 2)`` in pixels (x, y), and which are big enough to ask for: the middle of a mask,
+    at the height of its lower edge. What lies in a bowl has nearly the bowl's centre, but not its foot."""
     area = masks.sum((-1, -2))
     x = (masks.sum(-2) * (torch.arange(masks.shape[-1], device=masks.device) + 0.5)).sum(-1) / area.clamp(min=1)
     y = (masks.amax(-1) * (torch.arange(masks.shape[-2], device=masks.device) + 0.5)).amax(-1)
