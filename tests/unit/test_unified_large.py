@@ -29,7 +29,7 @@ from instructseg.recipes.unified.checkpoint import load_checkpoint
 from instructseg.recipes.unified.processing import UnifiedSegmenter
 from instructseg.recipes.unified.tokenizer import CONTROL, encode_words
 from instructseg.training.learner import LoraSettings, build_learner
-from instructseg.training.plan import plan_of
+from instructseg.training.plan import plan_of, read_plan
 from instructseg.training.run import run_training
 
 TEXTS = ["the red mug", "the blue ball and the green block", "something to drink from"]
@@ -357,6 +357,15 @@ def test_what_cannot_be_trained_on_scenes_is_named(
     monkeypatch.chdir(folder)
     with pytest.raises(BadInput, match=what):
         run_training(tmp_path / "out", plan_of(PLAN | values))
+
+
+def test_a_model_beside_the_plans_file_is_found(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    plan = folder / "plan.yaml"
+    plan.write_text("model: large\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_plan(plan)["model"] == str((folder / "large").resolve())
+    plan.write_text("model: owner/name\n")
+    assert read_plan(plan)["model"] == "owner/name"
 
 
 # From the command line
