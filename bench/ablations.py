@@ -39,6 +39,7 @@ DRAWN = {"train": 600, "val": 100}  # scenes that are drawn where no folder is g
 QUICK_DRAWN = {"train": 6, "val": 4}
 TOTALS = ("all", "kept", "rejected")
 ASKED = 12  # questions about each validation scene
+BATCH, QUESTIONS = 16, 6  # scenes of a step, questions about each: half of what the recipe takes, for twice the steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def train(
 ) -> tuple[dict[str, float], float]:
     """As the recipe trains, for a number of steps. state: written meanwhile, and resumed from. Returns smoothed losses
     at the end, and seconds a step."""
-    train_language(model, tokenizer, bank, state, 0.0, seed=seed, steps=steps)
+    train_language(model, tokenizer, bank, state, 0.0, BATCH, QUESTIONS, seed=seed, steps=steps)
     done = torch.load(state, weights_only=True)
     return {name: round(loss, 4) for name, loss in done["smoothed"].items()}, done["seconds"] / done["step"]
 
