@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 from transformers import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING, PreTrainedModel
 
 from ...checkpoints import building, read_json, resolve_checkpoint
@@ -198,7 +197,9 @@ def _speak(model: UnifiedModel, language: PreTrainedModel, embedding: torch.Tens
     model.slot_embedding.mul_(size / SLOT_SIZE)
 
 
-def report(model: nn.Module) -> str:
-    """How large the parts are, in one line."""
-    count = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in model.named_children()}
-    return ", ".join(f"{name} {millions:.1f} M" for name, millions in count.items())
+def report(model: UnifiedModel) -> str:
+    """How large the model and its two large parts are, in a few words."""
+    perception, language, everything = (
+        sum(p.numel() for p in part.parameters()) / 1e6 for part in (model.perception, model.language, model)
+    )
+    return f"{everything:.1f} M parameters: perception {perception:.1f} M, language model {language:.1f} M"
