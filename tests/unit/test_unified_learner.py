@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unit.films import Film, about
-from unit.tiny_unified import tiny_checkpoint
+from unit.tiny_unified import TINY, tiny_checkpoint
 
 import instructseg
 from instructseg.core import BadInput
@@ -209,6 +209,7 @@ def test_it_learns_what_trains_and_what_it_saves_is_what_it_learned(base: Path, 
         optimiser.zero_grad()
         totals.append(float(losses["total"].detach()))
     assert totals[-1] < 0.8 * totals[0], totals
+    assert not any(name.startswith(("perception.", "perceiver.", "concepts.")) for name in learner.trained)
     moved = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved <= set(learner.trained), "perception, its batch norm and the known words stay as they are"
     for part in (".lora_B.", "head.", "answer.", "embed_tokens.new_"):
@@ -242,6 +243,27 @@ def test_forgetting_is_nothing_before_training_and_counts_what_changed(base: Pat
     parts = sum(float(loss.detach()) for name, loss in changed.items() if name != "total")
     assert float(changed["total"].detach()) == pytest.approx(parts)
     assert len(rehearsal_texts()) > 500 and len(batch[0].rehearsed) == 8
+
+
+def test_questions_of_both_versions_are_rehearsed() -> None:
+    said = " ".join(rehearsal_texts())
+    for words in ("turquoise", "second", "was left of", "that is not", "between", "banana", "inside"):
+        assert words in said, words
+
+
+def test_rehearsed_questions_are_said_in_ids_that_the_model_of_before_has(base: Path) -> None:
+    """New words of the data that old questions have as well were unknown words then."""
+    learner = learner_of(base, ["the banana", "the carton that was pushed"])
+    size = load_checkpoint(base)[1].get_vocab_size()
+    assert learner.tokenizer.get_vocab_size() > size
+    assert max(i for ids in learner._rehearsed() for i in ids) < size
+
+
+def test_a_model_that_reads_few_words_rehearses_short_questions(tmp_path: Path) -> None:
+    short = tiny_checkpoint(tmp_path / "short", dataclasses.replace(TINY, max_words=9))
+    learner = learner_of(short)
+    assert len(learner._rehearsed()) > 100 and max(map(len, learner._rehearsed())) <= 9
+    assert len(examples(learner)[0].rehearsed) == 8
 
 
 def test_weights_that_are_not_finite_are_not_saved(base: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The default recipe while it learns from a data set's words and masks, on top of what it knows.
 
-Perception and video perceiver are frozen and run without gradients; the language model gets LoRA, and trained as they
-are: the mask head, the answer, and the embeddings of words that the tokenizer does not know yet. It computes in float32
-whatever ``precision`` says: the model is small.
+Perception and video perceiver are frozen and run without gradients; frozen too are the scene concepts, because masks do
+not say what is true of other things. The language model gets LoRA, and trained as they are: the mask head, the answer,
+and the embeddings of words that the tokenizer does not know yet. It computes in float32 whatever ``precision`` says:
+the model is small.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class UnifiedLearner(Learner):
 
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, device: torch.device, lora: LoraSettings) -> None:
         self.tokenizer, self.words = tokenizer, ()
+        self._known = tokenizer  # what the model could read before
+        self._old_questions: list[tuple[int, ...]] = []
         self.lora = lora.filled(LORA_RANK, LORA_ALPHA, LORA_DROPOUT)
         config = model.config
         self.sampling = Sampling(config.sparse_frames, 1, config.horizon_s)
@@ -125,7 +128,7 @@ class UnifiedLearner(Learner):
             tuple(_masks(sample, key, place) for sample in asked),
             tuple(_masks(sample, later, place) for sample in asked),
             tuple(sample.kind is Kind.SEMANTIC for sample in asked),
-            tuple(self._ids(text, "a rehearsed question") for text in draw.sample(rehearsal_texts(), REHEARSED)),
+            tuple(draw.sample(self._rehearsed(), REHEARSED)),
         )
 
     def losses(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -187,6 +190,13 @@ class UnifiedLearner(Learner):
         except BadInput as error:
             report("sample left out: %s", error)
             return False
+
+    def _rehearsed(self) -> list[tuple[int, ...]]:
+        """Questions in the words of before, as ids that the model of before has; those that it reads to the end."""
+        if not self._old_questions:
+            told = (self._known.encode(text, add_special_tokens=False).ids for text in rehearsal_texts())
+            self._old_questions = [tuple(ids) for ids in told if len(ids) <= self.longest]
+        return self._old_questions
 
     def _ids(self, text: str, name: str) -> tuple[int, ...]:
         try:

@@ -14,20 +14,27 @@ import torch.nn.functional as F
 
 from ...data.flat_scenes import sample_flat_episode
 from ...data.instructions import QuestionWriter, SceneFacts
+from ...data.tabletop2.facts import WorldFacts
+from ...data.tabletop2.questions import Questioner
+from ...data.tabletop2.world import draw_world
 from ...modules.object_latents import ObjectLatents
 from ...modules.relational_mask_head import HeadScores
 from .modeling import END, Reasoning, UnifiedModel
 
-SCENES, ASKED = 32, 32  # drawn scenes that the questions are written for, questions a scene
+SCENES, ASKED = 16, 32  # drawn scenes of each version that the questions are written for, questions a scene
+WIDE = 0.5  # how often a question of version 2 has a wider wording, as in training
 
 
 @functools.cache
 def rehearsal_texts() -> tuple[str, ...]:
-    """The same questions in every process; about scenes that are drawn for it, asked of others."""
+    """The same questions in every process, of both versions; about scenes that are drawn for it, asked of others."""
     chance = np.random.default_rng(0)
-    writer = QuestionWriter(chance)
-    scenes = (SceneFacts(sample_flat_episode(chance, "train", (0.0,), 0, 128, 96)) for _ in range(SCENES))
-    return tuple(sorted({writer.ask(facts).text for facts in scenes for _ in range(ASKED)}))
+    writer, questioner = QuestionWriter(chance), Questioner(chance, frozenset(), WIDE)
+    flat = (SceneFacts(sample_flat_episode(chance, "train", (0.0,), 0, 128, 96)) for _ in range(SCENES))
+    texts = {writer.ask(facts).text for facts in flat for _ in range(ASKED)}
+    worlds = (WorldFacts(draw_world("train", number)) for number in range(SCENES))
+    asked = (questioner.draw(facts) for facts in worlds for _ in range(ASKED))
+    return tuple(sorted(texts | {question.text for question in asked if question is not None}))
 
 
 def forgetting_loss(
@@ -54,6 +61,7 @@ def forgetting_loss(
         + 2.0 * _yes_or_no(finds.match, found.match, latents)
         + _yes_or_no(finds.anchor, found.anchor, latents)
         + _choice(finds.pointer[:, 0], found.pointer[:, 0], used)
+        + _choice(finds.pointer[:, 1], found.pointer[:, 1], used)
         + _choice(finds.choice, found.choice, used)
         + _yes_or_no(finds.presence, found.presence, used)
     )

@@ -1,7 +1,7 @@
 """Words that the tokenizer does not know yet: found in texts, given embeddings that train, written with the tokenizer.
 
-To the shipped model a word outside its 195 is ``<unk>``, whatever it says. A robot's own names ("the crate", "bay two")
-become words of their own by this.
+To the shipped model a word outside its vocabulary is ``<unk>``, whatever it says. A robot's own names ("the crate",
+"bay two") become words of their own by this.
 """
 
 from __future__ import annotations
