@@ -113,7 +113,8 @@ def summarise(answers: Sequence[Answer]) -> dict[str, dict[str, Estimate | int]]
     iou, accuracy (IoU over 0.5): key frame, present targets, a refused one counts 0. j_and_f: all frames that show a
     present target. t_acc: present targets kept; n_acc: absent ones refused; f1: of the presence decision. giou, ciou:
     key frame, present and absent targets, as ``refusal.refusal_scores`` defines them for gRefCOCO, with blank masks for
-    what is refused. The row of a type counts the absent targets whose question has its form; the row ``absent`` counts all of them.
+    what is refused. The row of a type counts the absent targets whose question has its form; the row ``absent`` counts
+    all of them.
     """
     table = {}
     for kind in (*KINDS, "all"):
