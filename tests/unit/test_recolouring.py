@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from instructseg.training.perception import _named_cross_entropy
+from instructseg.training.labelled import labelled_cross_entropy
 from instructseg.training.recolouring import UNNAMED, recolour
 
 
@@ -56,7 +56,7 @@ def test_outlines_survive() -> None:
 
 def test_loss_without_any_name_is_zero_and_harms_nothing() -> None:
     logits = torch.randn(5, 3, requires_grad=True)
-    loss = _named_cross_entropy(logits, torch.full((5,), -1))
+    loss = labelled_cross_entropy(logits, torch.full((5,), -1))
     loss.backward()
     assert loss.item() == 0.0 and torch.equal(logits.grad, torch.zeros(5, 3))
 
@@ -65,4 +65,4 @@ def test_loss_is_the_mean_over_what_is_named() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
     labels = torch.tensor([0, 1, -1])
     wanted = torch.nn.functional.cross_entropy(logits[:2], labels[:2])
-    assert _named_cross_entropy(logits, labels).item() == pytest.approx(wanted.item())
+    assert labelled_cross_entropy(logits, labels).item() == pytest.approx(wanted.item())
