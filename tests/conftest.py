@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 
@@ -28,6 +29,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     look through it every time (a third of the time of a node's test)."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """For tests of commands: a command sets up logging for the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session", autouse=True)

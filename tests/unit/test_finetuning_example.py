@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +22,7 @@ from instructseg.training.finetuning.configuration import read_config
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
-    """The command sets up logging for the whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:], root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("log_as_before")
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2WithRegistersModel
 from unit import miniature_data
-from unit.test_unified_learner import Films, examples
+from unit.test_unified_learner import Films, examples, train_a_little
 from unit.tiny_unified import noise_frame, tiny_checkpoint
 from unit.tiny_unified_large import PIXELS, byte_pairs, language_folder, large_checkpoint, vision_folder
 
@@ -46,17 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def segmenter(folder: Path) -> Segmenter:
     return instructseg.load("unified", folder / "large", "cpu")
-
-
-@pytest.fixture
-def log_as_before() -> Iterator[None]:
-    """The command sets up logging for the whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:], root.level = handlers, level
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -228,16 +215,10 @@ def learner_of(checkpoint: Path, **lora: float):
 
 def test_the_language_backbone_gets_lora_and_the_vision_backbone_stays(seeing: Path, tmp_path: Path) -> None:
     learner = learner_of(seeing)
-    module, batch, totals = learner.module.train(), examples(learner), []
+    module, batch = learner.module, examples(learner)
     assert learner.words == (), "pieces spell every word"
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    optimiser = torch.optim.AdamW([module.get_parameter(name) for name in learner.trained], 3e-3)
-    for _ in range(8):
-        losses = learner.losses(batch)
-        losses["total"].backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        totals.append(float(losses["total"].detach()))
+    totals, losses = train_a_little(learner, batch)
     assert totals[-1] < 0.9 * totals[0], totals
     assert float(losses["forgetting"]) == 0.0, "it knew nothing that it could forget"
     moved = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}

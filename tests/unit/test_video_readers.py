@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from unit import miniature_videos as mini
+from unit.travelling import arrived
 
 from instructseg.core import BadInput
 from instructseg.data.benchmarks import benchmark, identify, open_dataset
@@ -57,7 +57,7 @@ def expected(video: mini.MiniVideo, *numbers: int) -> np.ndarray:
 @pytest.mark.parametrize(("name", "split"), EVERY)
 def test_frames_come_in_order_and_the_split_survives_pickling(name: str, split: str, whole) -> None:
     root, videos = whole[name]
-    for sample in pickle.loads(pickle.dumps(open_dataset(name, root, split))):
+    for sample in arrived(open_dataset(name, root, split)):
         video = videos[sample.footage.name]
         assert sample.footage.frames == video.frames
         for index, image in enumerate(video.images):
